@@ -1,0 +1,13 @@
+//! Values that both sides of Mini-Torrent share: names, hashes, geometry, metainfo, wire formats.
+//!
+//! Nothing in this crate opens a socket or a file, reads a clock or draws randomness. Every decoder here
+//! takes bytes from strangers: it returns an error for whatever it does not accept, allocates no more than
+//! a named bound, and never panics.
+
+pub mod bitfield;
+pub mod error_code;
+pub mod escape;
+pub mod geometry;
+pub mod hash;
+pub mod names;
+pub mod secret;
