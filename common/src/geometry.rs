@@ -146,7 +146,9 @@ mod tests {
     /// A4: the last piece covers the remainder; a multiple of P has no empty piece.
     #[test]
     fn a4_piece_counts_at_the_edges() {
-        for (length, n_pieces, last) in [(0, 0, 0), (1, 1, 1), (P - 1, 1, P - 1), (P, 1, P), (P + 1, 2, 1), (2 * P, 2, P)] {
+        for (length, n_pieces, last) in
+            [(0, 0, 0), (1, 1, 1), (P - 1, 1, P - 1), (P, 1, P), (P + 1, 2, 1), (2 * P, 2, P)]
+        {
             let geometry = Geometry::new(length, P).unwrap();
             assert_eq!(geometry.n_pieces(), n_pieces, "length {length}");
             let measured = geometry.pieces().last().map_or(0, |piece| geometry.length_of(piece));
@@ -166,7 +168,8 @@ mod tests {
     fn ranges_from_peers_are_checked() {
         let geometry = Geometry::new(P + 10, P).unwrap();
         assert!(geometry.block(1, 0, 10).is_some());
-        for (index, begin, length) in [(2, 0, 1), (1, 0, 11), (1, 10, 1), (0, 0, 0), (0, u32::MAX, 2), (0, 1, u32::MAX)] {
+        for (index, begin, length) in [(2, 0, 1), (1, 0, 11), (1, 10, 1), (0, 0, 0), (0, u32::MAX, 2), (0, 1, u32::MAX)]
+        {
             assert_eq!(geometry.block(index, begin, length), None, "{index} {begin} {length}");
         }
     }

@@ -4,10 +4,15 @@
 //! takes bytes from strangers: it returns an error for whatever it does not accept, allocates no more than
 //! a named bound, and never panics.
 
+pub mod bencode;
 pub mod bitfield;
+pub mod control;
 pub mod error_code;
 pub mod escape;
 pub mod geometry;
 pub mod hash;
+pub mod metainfo;
 pub mod names;
 pub mod secret;
+pub mod tls;
+pub mod tracker_info;

@@ -52,9 +52,8 @@ fn check_file_name(text: &str) -> Result<(), NameError> {
         return Err(NameError::FileNameControl);
     }
     let stem = text.split('.').next().unwrap_or(text).trim_end().to_ascii_lowercase();
-    let numbered = |prefix: &str| {
-        stem.strip_prefix(prefix).is_some_and(|rest| matches!(rest.as_bytes(), [b'1'..=b'9']))
-    };
+    let numbered =
+        |prefix: &str| stem.strip_prefix(prefix).is_some_and(|rest| matches!(rest.as_bytes(), [b'1'..=b'9']));
     if DEVICE_NAMES.contains(&stem.as_str()) || numbered("com") || numbered("lpt") {
         return Err(NameError::FileNameDevice);
     }
@@ -174,7 +173,23 @@ mod tests {
     #[test]
     fn hostile_file_names_are_refused() {
         let long = "x".repeat(256);
-        for bad in ["", ".", "..", "a/b", "/etc/passwd", "..\\x", "a\0b", "a\x1bb", "a\u{9b}", "NUL", "con.txt", "Com1", "lpt9.x", "aux .c", &long] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "/etc/passwd",
+            "..\\x",
+            "a\0b",
+            "a\x1bb",
+            "a\u{9b}",
+            "NUL",
+            "con.txt",
+            "Com1",
+            "lpt9.x",
+            "aux .c",
+            &long,
+        ] {
             assert!(bad.parse::<FileName>().is_err(), "{bad:?}");
         }
         for good in ["a", "...", "#1.iso", "com0", "com10", "console", "Grüße 日本.txt", " a "] {
