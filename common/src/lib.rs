@@ -13,6 +13,7 @@ pub mod geometry;
 pub mod hash;
 pub mod metainfo;
 pub mod names;
+pub mod peer_wire;
 pub mod secret;
 pub mod tls;
 pub mod tracker_info;
