@@ -7,6 +7,10 @@
 //!
 //! Sources: BEP 3 (peer wire protocol), BEP 6 (fast extension), BEP 10 (`reqq`).
 
+// The event lists of `tests/` are also run from within, where the invariants can be seen.
+#[cfg(test)]
+extern crate self as mini_torrent_engine;
+
 mod availability;
 mod barred;
 mod candidates;
