@@ -371,7 +371,8 @@ mod tests {
     /// B5: the handshake has 68 bytes, and another protocol is not one.
     #[test]
     fn b5_handshake_round_trips() {
-        let handshake = Handshake { info_hash: InfoHash([1; 20]), peer_id: PeerId([2; 20]), fast: true, extended: true };
+        let handshake =
+            Handshake { info_hash: InfoHash([1; 20]), peer_id: PeerId([2; 20]), fast: true, extended: true };
         let bytes = handshake.encode();
         assert_eq!(bytes[..28], *b"\x13BitTorrent protocol\0\0\0\0\0\x10\0\x04");
         assert_eq!(Handshake::decode(&bytes), Some(handshake));
@@ -394,7 +395,10 @@ mod tests {
             (b"\0\x01\0\x01\x63", 0x63),
         ] {
             let result = decode(&mut BytesMut::from(header), N_PIECES);
-            assert!(matches!(result, Err(DecodeError::Length { id: seen, .. }) if seen == id), "{header:?}: {result:?}");
+            assert!(
+                matches!(result, Err(DecodeError::Length { id: seen, .. }) if seen == id),
+                "{header:?}: {result:?}"
+            );
         }
     }
 

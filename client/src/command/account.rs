@@ -1,0 +1,64 @@
+//! Accounts and sessions: create_user, login, logout.
+
+use mini_torrent_common::control::{Request, Response};
+use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::secret::Password;
+use serde_json::json;
+use std::io::IsTerminal;
+use tokio::task::spawn_blocking;
+
+use super::{Context, unexpected, user_name};
+use crate::error::CommandError;
+use crate::output::{Outcome, Reply};
+
+impl Context {
+    pub(super) async fn create_user(&self, user: &str, password: Option<String>) -> Outcome {
+        let user = user_name(user)?;
+        let password = match password {
+            Some(password) => Password::new(password),
+            None => {
+                let first = ask("password: ").await?;
+                if ask("again: ").await? != first {
+                    return Err(CommandError::new(ErrorCode::Usage, "the two passwords differ"));
+                }
+                first
+            }
+        };
+        self.link.request(Request::CreateUser { user: user.clone(), password }).await?;
+        Ok(Reply::line(format!("user {user} created"), json!({ "user": user.as_str() })))
+    }
+
+    pub(super) async fn login(&self, user: &str, password: Option<String>) -> Outcome {
+        let wrong = |_| CommandError::new(ErrorCode::WrongCredentials, "unknown user or wrong password");
+        let user = user.parse().map_err(wrong)?;
+        let password = match password {
+            Some(password) => Password::new(password),
+            None => ask("password: ").await?,
+        };
+        let session = match self.link.request(Request::Login { user, password }).await? {
+            Response::SignedIn(session) => session,
+            other => return Err(unexpected(other)),
+        };
+        let n_shares = self.node.sign_in(session.user.clone()).await?;
+        let text = format!("logged in as {}; sharing {n_shares} files", session.user);
+        Ok(Reply::line(text, json!({ "user": session.user.as_str(), "shares": n_shares })))
+    }
+
+    pub(super) async fn logout(&self) -> Outcome {
+        let user = self.signed_in()?;
+        // Everything stops first, so that nothing is served or announced without a session.
+        self.node.sign_out().await?;
+        self.link.request(Request::Logout).await?;
+        Ok(Reply::line("logged out", json!({ "user": user.as_str() })))
+    }
+}
+
+/// Asks for a password on the terminal, unechoed.
+async fn ask(prompt: &'static str) -> Result<Password, CommandError> {
+    if !std::io::stdin().is_terminal() {
+        return Err(CommandError::new(ErrorCode::Usage, "a password is needed where none can be asked for"));
+    }
+    let asked = spawn_blocking(move || rpassword::prompt_password(prompt)).await;
+    let typed = asked.map_err(|_| CommandError::shutting_down())?;
+    typed.map(Password::new).map_err(|error| CommandError::new(ErrorCode::Io, error.to_string()))
+}

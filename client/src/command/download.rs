@@ -1,0 +1,289 @@
+//! Fetching: download_file, show_downloads, cancel_download, wait.
+
+use mini_torrent_common::control::{Listing, Request, Response};
+use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::metainfo::Info;
+use mini_torrent_common::names::{FileName, GroupName};
+use serde_json::{Value, json};
+use std::path::Path;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::{Context, known_file, known_group, unexpected};
+use crate::disk::{Destination, FileStamp, Progress, digest_file, is_same_file};
+use crate::error::CommandError;
+use crate::node::{DownloadOrder, DownloadView};
+use crate::output::{Outcome, Reply, show_path, show_size};
+use crate::state::{DownloadState, SharedFile};
+
+/// A download by its names.
+type Named = (String, String);
+
+impl Context {
+    pub(super) async fn download_file(&self, group: &str, file: &str, destination: &Path, force: bool) -> Outcome {
+        self.signed_in()?;
+        let (group, file) = (known_group(group)?, known_file(file)?);
+        let listing = self.find_file(&group, &file).await?;
+        self.node.check_download(listing.id).await?;
+        let resolved = Destination::resolve(destination, &listing.draft.name)?;
+        let complete = self.look_at(&resolved, &listing, force).await?;
+        let raw_info = self.fetch_info(&group, &listing).await?;
+        let destination = resolved.path().to_owned();
+        let name = listing.draft.name.clone();
+        let n_seeders = listing.n_seeders;
+        let order = DownloadOrder {
+            file: remembered(&group, listing),
+            raw_info,
+            destination: destination.clone(),
+            replace: force,
+            n_seeders,
+            complete,
+        };
+        self.node.start_download(order).await?;
+        let text = match (complete, n_seeders) {
+            (Some(_), _) => format!("{name} is complete: {} has the same content", show_path(&destination)),
+            (None, 0) => format!("no seeder online, waiting for {name}"),
+            (None, 1) => format!("downloading {name} from 1 seeder"),
+            (None, n) => format!("downloading {name} from {n} seeders"),
+        };
+        let fields = json!({
+            "group": group.as_str(), "file": name.as_str(), "destination": destination.to_string_lossy(),
+            "seeders": n_seeders,
+        });
+        Ok(Reply::line(text, fields))
+    }
+
+    /// A listed file.
+    pub(super) async fn find_file(&self, group: &GroupName, file: &FileName) -> Result<Listing, CommandError> {
+        match self.link.request(Request::FindFile { group: group.clone(), file: file.clone() }).await? {
+            Response::File(listing) => Ok(listing),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// What stands at the destination: nothing, the same content (how it looks), or something else.
+    async fn look_at(
+        &self,
+        destination: &Destination,
+        listing: &Listing,
+        force: bool,
+    ) -> Result<Option<FileStamp>, CommandError> {
+        if !destination.exists() {
+            return Ok(None);
+        }
+        let path = destination.path().to_owned();
+        let same_size = FileStamp::at(&path).is_ok_and(|stamp| stamp.size == listing.draft.size);
+        let is_file = is_same_file(&path, &path) && path.is_file() && !path.is_symlink();
+        if is_file && same_size {
+            let digest = spawn_blocking(move || digest_file(&path, &Progress::default())).await;
+            if let Ok(Ok(digest)) = digest
+                && digest.sha256 == listing.draft.sha256
+            {
+                return Ok(Some(digest.stamp));
+            }
+        }
+        if force && is_file {
+            return Ok(None);
+        }
+        let text = format!("{} exists with other content; --force replaces it", destination.path().display());
+        Err(CommandError::new(ErrorCode::DestinationExists, text))
+    }
+
+    /// The listing's raw `info` dictionary, checked against its info-hash and what the listing says.
+    async fn fetch_info(&self, group: &GroupName, listing: &Listing) -> Result<Vec<u8>, CommandError> {
+        let draft = &listing.draft;
+        let invalid = |what: &str| CommandError::new(ErrorCode::InvalidMetainfo, format!("{}: {what}", draft.name));
+        let raw_info = match self.node.find_info(draft.info_hash).await? {
+            Some(raw_info) => raw_info,
+            None => self.read_info(listing).await?,
+        };
+        if InfoHash::of(&raw_info) != draft.info_hash {
+            return Err(invalid("the metadata does not match the info-hash"));
+        }
+        let info = Info::decode(&raw_info).map_err(|error| invalid(&error.to_string()))?;
+        let group_fits = info.group == (!group.is_public()).then_some(listing.group);
+        if info.name != draft.name || info.geometry.length() != draft.size || !group_fits {
+            return Err(invalid("the metadata does not match the listing"));
+        }
+        Ok(raw_info)
+    }
+
+    async fn read_info(&self, listing: &Listing) -> Result<Vec<u8>, CommandError> {
+        let mut raw_info = Vec::new();
+        while (raw_info.len() as u64) < listing.draft.info_length {
+            let request = Request::ReadInfo { listing: listing.id, offset: raw_info.len() as u64 };
+            match self.link.request(request).await? {
+                Response::InfoPage(page) if !page.is_empty() => raw_info.extend(page),
+                other => return Err(unexpected(other)),
+            }
+        }
+        Ok(raw_info)
+    }
+
+    pub(super) async fn show_downloads(&self, verbose: bool) -> Outcome {
+        self.signed_in()?;
+        let downloads = self.node.downloads().await?;
+        let mut text: Vec<String> = downloads.iter().map(|view| show(view, verbose)).collect();
+        if verbose {
+            text.extend(self.hashings.running().iter().map(|hashing| {
+                let done = percent(hashing.progress.done_bytes(), hashing.size);
+                format!("[U] [{}] {}  hashing {done} of {}", hashing.group, hashing.name, show_size(hashing.size))
+            }));
+        }
+        if text.is_empty() {
+            text.push("no downloads".to_owned());
+        }
+        let rows: Vec<Value> = downloads.iter().map(row).collect();
+        Ok(Reply::lines(text, json!({ "downloads": rows })))
+    }
+
+    pub(super) async fn cancel_download(&self, group: &str, file: &str) -> Outcome {
+        self.signed_in()?;
+        let (group, file) = (known_group(group)?, known_file(file)?);
+        let mut hashings = self.hashings.running().into_iter();
+        match hashings.find(|h| h.group.key() == group.key() && h.name.key() == file.key()) {
+            Some(hashing) => hashing.progress.cancel(),
+            None => self.node.cancel_download(group.clone(), file.clone()).await?,
+        }
+        let fields = json!({ "group": group.as_str(), "file": file.as_str() });
+        Ok(Reply::line(format!("cancelled {file} of {group}"), fields))
+    }
+
+    /// Waits until downloads have ended: all that run now, or the named one.
+    pub(super) async fn wait(&self, named: Option<Named>, patience: Option<Duration>) -> Outcome {
+        self.signed_in()?;
+        let mut changes = self.node.changes();
+        let waited: Vec<Named> = match named {
+            Some((group, file)) => {
+                let (group, file) = (known_group(&group)?, known_file(&file)?);
+                vec![(group.key(), file.key())]
+            }
+            None => self.node.downloads().await?.iter().filter(|view| is_running(view)).map(names_of).collect(),
+        };
+        if waited.is_empty() {
+            return Ok(Reply::line("no downloads are running", lists(&[])));
+        }
+        let ended = async {
+            loop {
+                let views = self.node.downloads().await?;
+                let views: Vec<_> = views.into_iter().filter(|view| waited.contains(&names_of(view))).collect();
+                if !views.iter().any(is_running) {
+                    return Ok::<_, CommandError>(views);
+                }
+                // Ends only with the node.
+                changes.changed().await.map_err(|_| CommandError::shutting_down())?;
+            }
+        };
+        match timeout(patience.unwrap_or(Duration::MAX), ended).await {
+            Ok(views) => judge(&views?),
+            Err(_) => {
+                let views = self.node.downloads().await?;
+                let views: Vec<_> = views.into_iter().filter(|view| waited.contains(&names_of(view))).collect();
+                let pending: Vec<_> = views.iter().filter(|view| is_running(view)).map(label).collect();
+                let text = format!("still waiting for {}", pending.join(", "));
+                Err(with_lists(CommandError::new(ErrorCode::TimedOut, text), &views))
+            }
+        }
+    }
+}
+
+fn judge(views: &[DownloadView]) -> Outcome {
+    if views.is_empty() {
+        return Err(CommandError::new(ErrorCode::NoSuchDownload, "there is no such download"));
+    }
+    let failed: Vec<_> = views.iter().filter(|view| view.download.state == DownloadState::Failed).collect();
+    if failed.is_empty() {
+        let text = views.iter().map(|view| format!("{} is complete", label(view))).collect();
+        return Ok(Reply::lines(text, lists(views)));
+    }
+    let reasons: Vec<_> = failed
+        .iter()
+        .map(|view| format!("{}: {}", label(view), view.status.reason.as_deref().unwrap_or("failed")))
+        .collect();
+    Err(with_lists(CommandError::new(ErrorCode::DownloadFailed, reasons.join("; ")), views))
+}
+
+fn with_lists(mut error: CommandError, views: &[DownloadView]) -> CommandError {
+    if let Value::Object(fields) = lists(views) {
+        error.fields = fields;
+    }
+    error
+}
+
+fn lists(views: &[DownloadView]) -> Value {
+    let in_state = |state: DownloadState| {
+        let these = views.iter().filter(|view| view.download.state == state);
+        let rows = these.map(
+            |view| json!({ "group": view.download.file.group.as_str(), "file": view.download.file.name.as_str() }),
+        );
+        rows.collect::<Vec<_>>()
+    };
+    json!({
+        "completed": in_state(DownloadState::Complete), "failed": in_state(DownloadState::Failed),
+        "pending": in_state(DownloadState::Downloading),
+    })
+}
+
+fn is_running(view: &DownloadView) -> bool {
+    view.download.state == DownloadState::Downloading
+}
+
+fn names_of(view: &DownloadView) -> Named {
+    (view.download.file.group.key(), view.download.file.name.key())
+}
+
+fn label(view: &DownloadView) -> String {
+    format!("[{}] {}", view.download.file.group, view.download.file.name)
+}
+
+fn remembered(group: &GroupName, listing: Listing) -> SharedFile {
+    SharedFile {
+        listing: listing.id,
+        group_id: listing.group,
+        group: group.clone(),
+        name: listing.draft.name,
+        info_hash: listing.draft.info_hash,
+        size: listing.draft.size,
+        sha1: listing.draft.sha1,
+        sha256: listing.draft.sha256,
+    }
+}
+
+fn show(view: &DownloadView, verbose: bool) -> String {
+    let DownloadView { download, status } = view;
+    let mut line = format!("[{}] {}", download.state.letter(), label(view));
+    if !verbose {
+        return line;
+    }
+    let size = download.file.size;
+    match download.state {
+        DownloadState::Complete => line += &format!("  {}, {}", show_size(size), show_path(&download.destination)),
+        DownloadState::Downloading => {
+            let (down, up) = (show_size(status.download_bytes_per_s), show_size(status.upload_bytes_per_s));
+            let done = percent(status.done_bytes, size);
+            line += &format!("  {done} of {}, {down}/s down, {up}/s up, {} peers", show_size(size), status.n_peers);
+        }
+        DownloadState::Failed => {}
+    }
+    if let Some(reason) = &status.reason {
+        line += &format!("  ({})", mini_torrent_common::escape::Escaped(reason));
+    }
+    line
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    // A hundredth of a percent is all that is shown.
+    format!("{:.1}%", part as f64 * 100.0 / whole.max(1) as f64)
+}
+
+fn row(view: &DownloadView) -> Value {
+    let DownloadView { download, status } = view;
+    json!({
+        "group": download.file.group.as_str(), "file": download.file.name.as_str(),
+        "state": download.state.letter(), "size": download.file.size, "done_bytes": status.done_bytes,
+        "rate_bytes_per_s": status.download_bytes_per_s, "peers": status.n_peers,
+        "destination": download.destination.to_string_lossy(), "reason": status.reason,
+    })
+}

@@ -1,0 +1,217 @@
+//! Sharing: upload_file, stop_share, verify.
+
+use mini_torrent_common::control::{
+    GroupDescription, INFO_PAGE_LENGTH, ListingDraft, ListingId, Offer, Request, Response, UploadId,
+};
+use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::metainfo::Info;
+use mini_torrent_common::names::{FileName, GroupName};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+
+use super::{Context, file_name, known_file, known_group, unexpected};
+use crate::disk::{FileDigest, Progress, digest_file};
+use crate::error::CommandError;
+use crate::output::{Outcome, Reply, show_size};
+use crate::state::{Share, SharedFile};
+
+/// A file that is being hashed for an upload.
+#[derive(Debug)]
+pub(crate) struct Hashing {
+    pub(crate) group: GroupName,
+    pub(crate) name: FileName,
+    /// Length in bytes when the hashing began.
+    pub(crate) size: u64,
+    pub(crate) progress: Arc<Progress>,
+}
+
+/// The files that are being hashed. Each belongs to the upload that hashes it; this only finds them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Hashings(watch::Sender<Vec<Weak<Hashing>>>);
+
+impl Hashings {
+    fn begin(&self, hashing: Hashing) -> Arc<Hashing> {
+        let hashing = Arc::new(hashing);
+        self.0.send_modify(|all| {
+            all.retain(|other| other.strong_count() > 0);
+            all.push(Arc::downgrade(&hashing));
+        });
+        hashing
+    }
+
+    /// Those that go on.
+    pub(crate) fn running(&self) -> Vec<Arc<Hashing>> {
+        self.0.borrow().iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl Context {
+    pub(super) async fn upload_file(&self, path: &Path, group: &str, name: Option<&str>) -> Outcome {
+        self.signed_in()?;
+        let path = std::path::absolute(path).map_err(|error| CommandError::io(path, &error))?;
+        let own_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let name = file_name(name.unwrap_or(&own_name))?;
+        let group = self.describe_group(&known_group(group)?).await?;
+        let digest = self.hash(&path, &group.name, &name).await?;
+        let (draft, raw_info) = describe(&group, name, &digest);
+        let (listing, already_sharing) = self.list(&group.name, &draft, &raw_info).await?;
+        let file = SharedFile {
+            listing,
+            group_id: group.id,
+            group: group.name.clone(),
+            name: draft.name.clone(),
+            info_hash: draft.info_hash,
+            size: draft.size,
+            sha1: draft.sha1,
+            sha256: draft.sha256,
+        };
+        let share = Share { file, path, stamp: digest.stamp, registered: true };
+        self.node.add_share(share, raw_info).await?;
+        let n_pieces = digest.geometry.n_pieces();
+        let pieces = if n_pieces == 1 { "1 piece".to_owned() } else { format!("{n_pieces} pieces") };
+        let text = format!("sharing {} in {} ({}, {pieces})", draft.name, group.name, show_size(draft.size));
+        let fields = json!({
+            "group": group.name.as_str(), "name": draft.name.as_str(), "size": draft.size, "pieces": n_pieces,
+            "sha1": draft.sha1.to_string(), "sha256": draft.sha256.to_string(),
+            "info_hash": draft.info_hash.to_string(), "already_sharing": already_sharing,
+        });
+        Ok(Reply::line(text, fields))
+    }
+
+    async fn describe_group(&self, group: &GroupName) -> Result<GroupDescription, CommandError> {
+        match self.link.request(Request::DescribeGroup { group: group.clone() }).await? {
+            Response::Group(group) => Ok(group),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// Hashes a file off the network's threads; `cancel_download` stops it.
+    async fn hash(&self, path: &Path, group: &GroupName, name: &FileName) -> Result<FileDigest, CommandError> {
+        let size = std::fs::metadata(path).map(|metadata| metadata.len()).unwrap_or_default();
+        let progress = Arc::new(Progress::default());
+        let (group, name) = (group.clone(), name.clone());
+        let hashing = self.hashings.begin(Hashing { group, name, size, progress: progress.clone() });
+        let path = path.to_owned();
+        // Dropped when the command is: an upload that nobody waits for any more is not hashed to its end.
+        let _cancel = CancelOnDrop(hashing.progress.clone());
+        let digest = spawn_blocking(move || digest_file(&path, &progress)).await;
+        digest.unwrap_or_else(|_| Err(CommandError::shutting_down()))
+    }
+
+    /// Has the tracker list a file; returns whether this user shared it before.
+    async fn list(
+        &self,
+        group: &GroupName,
+        draft: &ListingDraft,
+        raw_info: &[u8],
+    ) -> Result<(ListingId, bool), CommandError> {
+        let offer = Request::OfferListing { group: group.clone(), draft: draft.clone() };
+        let upload = match self.link.request(offer).await? {
+            Response::Offered(Offer::Joined(listing)) => return Ok((listing, false)),
+            Response::Offered(Offer::AlreadySharing(listing)) => return Ok((listing, true)),
+            Response::Offered(Offer::SendInfo(upload)) => upload,
+            other => return Err(unexpected(other)),
+        };
+        self.put_info(upload, raw_info).await?;
+        match self.link.request(Request::CommitListing { upload }).await? {
+            Response::Listed(listing) => Ok((listing, false)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn put_info(&self, upload: UploadId, raw_info: &[u8]) -> Result<(), CommandError> {
+        let mut offset = 0;
+        for page in raw_info.chunks(INFO_PAGE_LENGTH) {
+            self.link.request(Request::PutInfo { upload, offset, bytes: page.to_vec() }).await?;
+            offset += page.len() as u64;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn stop_share(&self, group: &str, file: &str) -> Outcome {
+        self.signed_in()?;
+        let (group, file) = (known_group(group)?, known_file(file)?);
+        let listing = match self.node.find_share(group.clone(), file.clone()).await? {
+            Some(share) => share.file.listing,
+            // Shared from another data directory, perhaps.
+            None => self.find_file(&group, &file).await?.id,
+        };
+        // Serving ends first: that does not need the tracker.
+        self.node.remove_share(listing).await?;
+        self.link.request(Request::StopShare { listing }).await?;
+        let text = format!("stopped sharing {file} in {group}");
+        Ok(Reply::line(text, json!({ "group": group.as_str(), "file": file.as_str() })))
+    }
+
+    pub(super) async fn verify(&self, group: &str, file: &str) -> Outcome {
+        self.signed_in()?;
+        let (group, file) = (known_group(group)?, known_file(file)?);
+        let share = self.node.find_share(group.clone(), file.clone()).await?;
+        let share = share.ok_or_else(|| {
+            let text = format!("there is no finished {file} of {group} here");
+            CommandError::new(ErrorCode::NoSuchFile, text)
+        })?;
+        let raw_info = self.node.find_info(share.file.info_hash).await?.unwrap_or_default();
+        let info = Info::decode(&raw_info)
+            .map_err(|error| CommandError::new(ErrorCode::InvalidMetainfo, error.to_string()))?;
+        let path = share.path.clone();
+        let digest = spawn_blocking(move || digest_file(&path, &Progress::default())).await;
+        let digest = digest.unwrap_or_else(|_| Err(CommandError::shutting_down()))?;
+        check(&share, &info, &digest)?;
+        let text = format!("{file} is intact");
+        Ok(Reply::line(text, json!({ "group": group.as_str(), "file": file.as_str() })))
+    }
+}
+
+struct CancelOnDrop(Arc<Progress>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// What a file is called in a group: the draft of its listing and its raw `info` dictionary. The built-in group
+/// is open to other programs, so its files name no group.
+fn describe(group: &GroupDescription, name: FileName, digest: &FileDigest) -> (ListingDraft, Vec<u8>) {
+    let private = !group.name.is_public();
+    let (geometry, pieces) = (digest.geometry, digest.pieces.clone());
+    let info = Info { name: name.clone(), geometry, pieces, private, group: private.then_some(group.id) };
+    let raw_info = info.encode();
+    let draft = ListingDraft {
+        name,
+        size: geometry.length(),
+        sha1: digest.sha1,
+        sha256: digest.sha256,
+        info_hash: InfoHash::of(&raw_info),
+        info_length: raw_info.len() as u64,
+    };
+    (draft, raw_info)
+}
+
+/// Compares a file with everything that was said of it; names the first bad piece.
+fn check(share: &Share, info: &Info, digest: &FileDigest) -> Result<(), CommandError> {
+    let failed = |what: String| {
+        let path = PathBuf::from(&share.path);
+        let text = format!("{} is not what was shared: {what}", path.display());
+        Err(CommandError::new(ErrorCode::VerificationFailed, text))
+    };
+    let n_pieces = info.pieces.len().max(digest.pieces.len());
+    if let Some(bad) = (0..n_pieces).find(|index| info.pieces.get(*index) != digest.pieces.get(*index)) {
+        return failed(format!("piece {bad} is bad"));
+    }
+    if digest.geometry.length() != share.file.size {
+        return failed(format!("it has {} bytes instead of {}", digest.geometry.length(), share.file.size));
+    }
+    if digest.sha1 != share.file.sha1 {
+        return failed("its SHA-1 is another".to_owned());
+    }
+    if digest.sha256 != share.file.sha256 {
+        return failed("its SHA-256 is another".to_owned());
+    }
+    Ok(())
+}

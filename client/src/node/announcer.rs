@@ -1,0 +1,68 @@
+//! Tells the tracker what this client has, in order, one page after the other.
+
+use mini_torrent_common::control::{
+    ANNOUNCE_PAGE, Announcement, ListingId, Presence, RefusedAnnouncement, Request, Response,
+};
+use mini_torrent_common::error_code::ErrorCode;
+use tokio::sync::{mpsc, oneshot};
+
+use super::Finding;
+use crate::error::CommandError;
+use crate::link::Link;
+
+/// Something to tell the tracker.
+pub(super) enum Announce {
+    /// What this client has; answered, where somebody waits, with how many were accepted.
+    Presence { announcements: Vec<Announcement>, accepted: Option<oneshot::Sender<usize>> },
+    /// A finished download becomes a lasting share, and is seeded.
+    Share(ListingId),
+}
+
+/// Tells until the node is gone. What is lost with a connection is told again by the node when the session
+/// resumes.
+pub(super) async fn run(link: Link, mut queue: mpsc::Receiver<Announce>, findings: mpsc::Sender<Finding>) {
+    while let Some(announce) = queue.recv().await {
+        let finding = match announce {
+            Announce::Presence { announcements, accepted } => {
+                let refused = tell(&link, &announcements).await;
+                if let Some(accepted) = accepted {
+                    let _ = accepted.send(announcements.len() - refused.len());
+                }
+                (!refused.is_empty()).then_some(Finding::Refused(refused))
+            }
+            Announce::Share(listing) => share(&link, listing).await,
+        };
+        if let Some(finding) = finding {
+            // The node is gone: so is the reason to tell anything.
+            let _ = findings.send(finding).await;
+        }
+    }
+}
+
+async fn tell(link: &Link, announcements: &[Announcement]) -> Vec<RefusedAnnouncement> {
+    let mut refused = Vec::new();
+    for page in announcements.chunks(ANNOUNCE_PAGE) {
+        match link.request(Request::Announce { announcements: page.to_vec() }).await {
+            Ok(Response::Announced(page)) => refused.extend(page),
+            Ok(_) => tracing::warn!("the tracker answers an announcement with something else"),
+            Err(error) => tracing::debug!(%error, "an announcement is not heard"),
+        }
+    }
+    refused
+}
+
+async fn share(link: &Link, listing: ListingId) -> Option<Finding> {
+    match link.request(Request::Share { listing }).await {
+        Ok(_) => {}
+        Err(error) if is_final(&error) => {
+            return Some(Finding::Refused(vec![RefusedAnnouncement { listing, code: error.code }]));
+        }
+        Err(_) => return None,
+    }
+    let refused = tell(link, &[Announcement { listing, presence: Presence::Seeding }]).await;
+    Some(if refused.is_empty() { Finding::Registered(listing) } else { Finding::Refused(refused) })
+}
+
+fn is_final(error: &CommandError) -> bool {
+    matches!(error.code, ErrorCode::NoSuchFile | ErrorCode::NotAMember)
+}

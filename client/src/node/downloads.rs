@@ -1,0 +1,264 @@
+//! The node's downloads: starting, watching, completing and ending them.
+
+use mini_torrent_common::control::{Announcement, ListingId, Presence, RefusedAnnouncement, Request, Response};
+use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::metainfo::Info;
+use mini_torrent_common::names::{FileName, GroupName};
+use std::path::PathBuf;
+use tokio::task::{block_in_place, spawn_blocking};
+
+use super::announcer::Announce;
+use super::owner::{Owner, ShareEntry, now_ms, state_error};
+use super::{Answer, DownloadOrder, DownloadView, Finding, is_running};
+use crate::disk::{Destination, FileStamp};
+use crate::error::CommandError;
+use crate::output::Notice;
+use crate::state::{Download, DownloadState, Share};
+use crate::torrent::{Fetch, Purpose, TorrentHandle, TorrentStatus};
+
+impl Owner {
+    /// Refuses a second download of one listing.
+    pub(super) fn check_download(&self, listing: ListingId) -> Result<(), CommandError> {
+        let mut running = self.downloads.values().filter(|download| is_running(download));
+        match running.find(|download| download.file.listing == listing) {
+            None => Ok(()),
+            Some(download) => Err(CommandError::new(
+                ErrorCode::AlreadyDownloading,
+                format!("{} is being downloaded to {} already", download.file.name, download.destination.display()),
+            )),
+        }
+    }
+
+    /// Notes a download durably and starts it.
+    pub(super) fn start_download(&mut self, order: DownloadOrder) -> Result<(), CommandError> {
+        self.check_download(order.file.listing)?;
+        let account = self.account.clone().ok_or_else(CommandError::shutting_down)?;
+        let mut download = Download {
+            id: 0,
+            file: order.file,
+            destination: order.destination,
+            replace: order.replace,
+            state: DownloadState::Downloading,
+            reason: None,
+            verified: Vec::new(),
+            started_ms: now_ms(),
+        };
+        let state = &mut self.plan.state;
+        let added = block_in_place(|| {
+            state.put_info(download.file.info_hash, &order.raw_info)?;
+            state.add_download(&account, &download)
+        });
+        download.id = added.map_err(state_error)?;
+        self.downloads.retain(|_, earlier| earlier.file.listing != download.file.listing);
+        self.downloads.insert(download.id, download.clone());
+        if let Some(stamp) = order.complete {
+            self.download_completed(download.file.info_hash, stamp);
+            return Ok(());
+        }
+        if order.n_seeders == 0 {
+            let (group, file) = (download.file.group.clone(), download.file.name.clone());
+            self.output.notice(Notice::DownloadWaiting { group, file });
+        }
+        let twin = self.shares.get(&download.file.listing).filter(|entry| !entry.stale);
+        let twin = twin.map(|entry| (entry.share.path.clone(), entry.share.stamp));
+        self.start_torrent(&download, false, twin);
+        let listing = download.file.listing;
+        let announcements = vec![Announcement { listing, presence: Presence::Leeching }];
+        self.announce(Announce::Presence { announcements, accepted: None });
+        self.watch(listing);
+        self.change();
+        Ok(())
+    }
+
+    /// Starts the torrent of a download in the place of one that only seeds.
+    pub(super) fn start_torrent(&mut self, download: &Download, resumed: bool, twin: Option<(PathBuf, FileStamp)>) {
+        let info_hash = download.file.info_hash;
+        let raw_info = block_in_place(|| self.plan.state.info(info_hash));
+        let raw_info = raw_info.map_err(state_error).map(Option::unwrap_or_default);
+        let info = raw_info.and_then(|raw| {
+            Info::decode(&raw).map_err(|error| CommandError::new(ErrorCode::InvalidMetainfo, error.to_string()))
+        });
+        let info = match info {
+            Ok(info) => info,
+            Err(error) => return self.fail_download(info_hash, &error),
+        };
+        let purpose = Purpose::Fetch(Fetch {
+            hashes: info.pieces,
+            sha256: download.file.sha256,
+            destination: download.destination.clone(),
+            replace: download.replace,
+            resumed,
+            twin,
+            piece_order: self.plan.piece_order,
+        });
+        let plan = self.torrent_plan(info_hash, info.geometry, purpose);
+        let torrent = TorrentHandle::start(plan, self.reports.clone());
+        if let Some(earlier) = self.torrents.insert(info_hash, torrent) {
+            self.ending.push(earlier.stop());
+        }
+    }
+
+    /// Asks for the peers of every swarm in which something is wanted.
+    pub(super) fn watch_all(&mut self) {
+        let running = self.downloads.values().filter(|download| is_running(download));
+        let listings: Vec<_> = running.map(|download| download.file.listing).collect();
+        listings.into_iter().for_each(|listing| self.watch(listing));
+    }
+
+    fn watch(&mut self, listing: ListingId) {
+        let (link, findings) = (self.link.clone(), self.findings.clone());
+        self.tasks.spawn(async move {
+            let peers = match link.request(Request::Watch { listing }).await {
+                Ok(Response::Peers(peers)) => Ok(peers),
+                Ok(_) => return,
+                Err(error) => Err(error),
+            };
+            let _ = findings.send(Finding::Watched(listing, peers)).await;
+        });
+    }
+
+    fn unwatch(&mut self, listing: ListingId) {
+        let link = self.link.clone();
+        self.tasks.spawn(async move {
+            // A tracker that is gone has forgotten it anyway.
+            let _ = link.request(Request::Unwatch { listing }).await;
+        });
+    }
+
+    /// A swarm cannot be watched: for good when the file or the membership is gone.
+    pub(super) fn watch_failed(&mut self, listing: ListingId, error: &CommandError) {
+        if matches!(error.code, ErrorCode::NoSuchFile | ErrorCode::NotAMember) {
+            self.download_refused(RefusedAnnouncement { listing, code: error.code });
+        }
+    }
+
+    /// The running torrent of a download that is not complete.
+    pub(super) fn torrent_of_download(&self, listing: ListingId) -> Option<&TorrentHandle> {
+        let mut running = self.downloads.values().filter(|download| is_running(download));
+        let download = running.find(|download| download.file.listing == listing)?;
+        self.torrents.get(&download.file.info_hash)
+    }
+
+    pub(super) fn download_progress(&mut self, info_hash: InfoHash, verified: &[u8]) {
+        let Some(download) = running_mut(&mut self.downloads, info_hash) else { return };
+        download.verified = verified.to_vec();
+        let kept = block_in_place(|| self.plan.state.update_download(download));
+        self.kept("a download's progress", kept);
+    }
+
+    /// A file is complete and durable: it is shared from now on.
+    pub(super) fn download_completed(&mut self, info_hash: InfoHash, stamp: FileStamp) {
+        let Some(account) = self.account.clone() else { return };
+        let Some(download) = running_mut(&mut self.downloads, info_hash) else { return };
+        download.state = DownloadState::Complete;
+        download.reason = None;
+        let share = Share { file: download.file.clone(), path: download.destination.clone(), stamp, registered: false };
+        let download = download.clone();
+        let kept = block_in_place(|| self.plan.state.complete_download(&account, &download, &share));
+        self.kept("a finished download", kept);
+        let listing = download.file.listing;
+        self.shares.insert(listing, ShareEntry { share, stale: false });
+        self.announce(Announce::Share(listing));
+        self.unwatch(listing);
+        let milliseconds = now_ms().saturating_sub(download.started_ms);
+        self.output.notice(Notice::DownloadCompleted {
+            group: download.file.group,
+            file: download.file.name,
+            destination: download.destination,
+            sha1: download.file.sha1,
+            seconds: milliseconds as f64 / 1000.0,
+        });
+        self.change();
+    }
+
+    /// The tracker does not let a download go on.
+    pub(super) fn download_refused(&mut self, RefusedAnnouncement { listing, code }: RefusedAnnouncement) {
+        let mut running = self.downloads.values().filter(|download| is_running(download));
+        let Some(download) = running.find(|download| download.file.listing == listing) else { return };
+        let reason = match code {
+            ErrorCode::NotAMember => "not_a_member: you are not a member of the group any more",
+            _ => "no_such_file: the group does not list it any more",
+        };
+        self.fail_download(download.file.info_hash, &CommandError::new(code, reason));
+    }
+
+    pub(super) fn fail_download(&mut self, info_hash: InfoHash, error: &CommandError) {
+        let Some(download) = running_mut(&mut self.downloads, info_hash) else { return };
+        download.state = DownloadState::Failed;
+        download.reason = Some(error.message.clone());
+        let kept = block_in_place(|| self.plan.state.update_download(download));
+        let (listing, group, file) = (download.file.listing, download.file.group.clone(), download.file.name.clone());
+        self.kept("a failed download", kept);
+        self.output.notice(Notice::DownloadFailed { group, file, reason: error.message.clone() });
+        self.ending.extend(self.torrents.remove(&info_hash).map(TorrentHandle::stop));
+        self.leave_swarm(listing);
+        self.change();
+    }
+
+    /// Takes part in a swarm no more.
+    fn leave_swarm(&mut self, listing: ListingId) {
+        let announcements = vec![Announcement { listing, presence: Presence::Gone }];
+        self.announce(Announce::Presence { announcements, accepted: None });
+        self.unwatch(listing);
+    }
+
+    /// Forgets a download that is not complete, once its partial file is gone.
+    pub(super) fn cancel_download(&mut self, group: &GroupName, file: &FileName, answer: Answer<()>) {
+        let named = |d: &&Download| d.file.group.key() == group.key() && d.file.name.key() == file.key();
+        let mut unfinished = self.downloads.values().filter(|d| d.state != DownloadState::Complete);
+        let Some(download) = unfinished.find(named).cloned() else {
+            let text = format!("there is no unfinished download of {file} in {group}");
+            let _ = answer.send(Err(CommandError::new(ErrorCode::NoSuchDownload, text)));
+            return;
+        };
+        self.downloads.remove(&download.id);
+        let kept = block_in_place(|| self.plan.state.remove_download(download.id));
+        self.kept("the end of a download", kept);
+        let torrent = self.torrents.remove(&download.file.info_hash).map(TorrentHandle::stop);
+        self.leave_swarm(download.file.listing);
+        self.change();
+        self.tasks.spawn(async move {
+            if let Some(task) = torrent {
+                let _ = task.await;
+            }
+            let removed = spawn_blocking(move || {
+                let destination = Destination::reopen(&download.destination)?;
+                destination.remove_part().map_err(|error| CommandError::io(&destination.part_path(), &error))
+            });
+            let _ = answer.send(removed.await.unwrap_or_else(|_| Err(CommandError::shutting_down())));
+        });
+    }
+
+    pub(super) fn view_downloads(&self) -> Vec<DownloadView> {
+        let view = |download: &Download| {
+            let torrent = self.torrents.get(&download.file.info_hash).filter(|torrent| !torrent.is_finished());
+            let mut status = torrent.map(TorrentHandle::status).unwrap_or_default();
+            match download.state {
+                DownloadState::Complete => status.done_bytes = download.file.size,
+                DownloadState::Downloading | DownloadState::Failed => {
+                    status.done_bytes = status.done_bytes.max(verified_bytes(download));
+                }
+            }
+            status.reason = download.reason.clone().or(status.reason);
+            let mut download = download.clone();
+            download.verified = Vec::new();
+            DownloadView { download, status: TorrentStatus { ..status } }
+        };
+        self.downloads.values().map(view).collect()
+    }
+}
+
+/// Bytes of the pieces that were last told to be on disk; the last piece may be shorter, which shows only
+/// until the torrent runs.
+fn verified_bytes(download: &Download) -> u64 {
+    let n_pieces: u64 = download.verified.iter().map(|byte| u64::from(byte.count_ones())).sum();
+    (n_pieces * u64::from(mini_torrent_common::geometry::PIECE_LENGTH)).min(download.file.size)
+}
+
+fn running_mut(
+    downloads: &mut std::collections::BTreeMap<i64, Download>,
+    info_hash: InfoHash,
+) -> Option<&mut Download> {
+    downloads.values_mut().find(|download| is_running(download) && download.file.info_hash == info_hash)
+}

@@ -1,0 +1,201 @@
+//! The node: the one owner of shares, downloads and local state. Commands and the link talk to it through its
+//! mailbox; it never waits for a torrent or the link, so that no circle of waiting can form.
+
+mod announcer;
+mod downloads;
+mod owner;
+mod shares;
+
+use mini_torrent_common::control::{ListingId, PeerContact, RefusedAnnouncement};
+use mini_torrent_common::hash::{InfoHash, PeerId};
+use mini_torrent_common::names::{FileName, GroupName, UserName};
+use mini_torrent_engine::PieceOrder;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::disk::FileStamp;
+use crate::error::CommandError;
+use crate::link::{Link, LinkEvent};
+use crate::output::Output;
+use crate::peer::WantedTorrent;
+use crate::state::{Download, DownloadState, Share, SharedFile, State};
+use crate::torrent::{Report, TorrentStatus};
+
+/// Words that wait for the node, of each kind.
+const MAILBOX: usize = 1024;
+/// How long the torrents have to end when the client shuts down.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(2500);
+/// How often torrents that ended by themselves are cleared away.
+const HOUSEKEEPING: Duration = Duration::from_secs(10);
+
+/// What the node needs.
+pub(crate) struct NodePlan {
+    pub(crate) state: State,
+    /// As tracker_info.txt names them; the deployment's key is pinned for all.
+    pub(crate) trackers: Vec<String>,
+    pub(crate) peer_id: PeerId,
+    /// Where we listen; its port is not used here.
+    pub(crate) own_ip: IpAddr,
+    /// Tells who is signed in.
+    pub(crate) user: watch::Sender<Option<UserName>>,
+    pub(crate) piece_order: PieceOrder,
+}
+
+/// A download as the user sees it.
+#[derive(Debug, Clone)]
+pub(crate) struct DownloadView {
+    pub(crate) download: Download,
+    pub(crate) status: TorrentStatus,
+}
+
+/// A download to start.
+#[derive(Debug)]
+pub(crate) struct DownloadOrder {
+    pub(crate) file: SharedFile,
+    pub(crate) raw_info: Vec<u8>,
+    pub(crate) destination: PathBuf,
+    pub(crate) replace: bool,
+    /// Seeders online, as the tracker just said.
+    pub(crate) n_seeders: u32,
+    /// The destination holds the content already, verified just now.
+    pub(crate) complete: Option<FileStamp>,
+}
+
+type Answer<T> = oneshot::Sender<Result<T, CommandError>>;
+
+/// What commands ask of the node.
+enum NodeRequest {
+    SignIn { user: UserName, answer: Answer<usize> },
+    SignOut { answer: Answer<()> },
+    AddShare { share: Box<Share>, raw_info: Vec<u8>, answer: Answer<()> },
+    FindShare { group: GroupName, file: FileName, answer: Answer<Option<Share>> },
+    FindInfo { info_hash: InfoHash, answer: Answer<Option<Vec<u8>>> },
+    RemoveShare { listing: ListingId, answer: Answer<()> },
+    StartDownload { order: Box<DownloadOrder>, answer: Answer<()> },
+    CheckDownload { listing: ListingId, answer: Answer<()> },
+    CancelDownload { group: GroupName, file: FileName, answer: Answer<()> },
+    Downloads { answer: Answer<Vec<DownloadView>> },
+    LeaveGroup { group: GroupName, answer: Answer<()> },
+    Shutdown { answer: Answer<usize> },
+}
+
+/// What the node's own tasks bring back.
+enum Finding {
+    /// The tracker did not accept these announcements.
+    Refused(Vec<RefusedAnnouncement>),
+    /// The tracker has acknowledged a share.
+    Registered(ListingId),
+    /// Peers of a swarm that is watched now, or why not.
+    Watched(ListingId, Result<Vec<PeerContact>, CommandError>),
+    /// A share whose file looked different was read again: how it looks, if its content is the same.
+    Rechecked(ListingId, Option<FileStamp>),
+}
+
+/// Talks to the node. Clones share the one node.
+#[derive(Clone)]
+pub(crate) struct Node {
+    requests: mpsc::Sender<NodeRequest>,
+    changes: watch::Receiver<u64>,
+}
+
+/// The ends of the node's mailboxes that others hold.
+pub(crate) struct NodeInlets {
+    pub(crate) link_events: mpsc::Receiver<LinkEvent>,
+    pub(crate) wanted: mpsc::Receiver<WantedTorrent>,
+}
+
+impl Node {
+    /// Starts the node.
+    pub(crate) fn start(
+        plan: NodePlan,
+        inlets: NodeInlets,
+        link: Link,
+        output: Output,
+    ) -> (Self, tokio::task::JoinHandle<()>) {
+        let (requests, receiver) = mpsc::channel(MAILBOX);
+        let (changed, changes) = watch::channel(0);
+        let task = tokio::spawn(owner::Owner::new(plan, link, output, changed).run(receiver, inlets));
+        (Self { requests, changes }, task)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> NodeRequest) -> Result<T, CommandError> {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(request(answer)).await.map_err(|_| CommandError::shutting_down())?;
+        answered.await.map_err(|_| CommandError::shutting_down())?
+    }
+
+    /// Takes up everything of a user who has just signed in; returns how many files are shared again.
+    pub(crate) async fn sign_in(&self, user: UserName) -> Result<usize, CommandError> {
+        self.ask(|answer| NodeRequest::SignIn { user, answer }).await
+    }
+
+    /// Stops everything of the user.
+    pub(crate) async fn sign_out(&self) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::SignOut { answer }).await
+    }
+
+    /// Serves a file that the tracker lists; durable when this returns.
+    pub(crate) async fn add_share(&self, share: Share, raw_info: Vec<u8>) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::AddShare { share: Box::new(share), raw_info, answer }).await
+    }
+
+    /// The share of this name, if this data directory has it.
+    pub(crate) async fn find_share(&self, group: GroupName, file: FileName) -> Result<Option<Share>, CommandError> {
+        self.ask(|answer| NodeRequest::FindShare { group, file, answer }).await
+    }
+
+    /// The raw `info` dictionary, if this data directory has it.
+    pub(crate) async fn find_info(&self, info_hash: InfoHash) -> Result<Option<Vec<u8>>, CommandError> {
+        self.ask(|answer| NodeRequest::FindInfo { info_hash, answer }).await
+    }
+
+    /// Serves a file no more; its connections are closed when this returns.
+    pub(crate) async fn remove_share(&self, listing: ListingId) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::RemoveShare { listing, answer }).await
+    }
+
+    /// Starts a download, durably.
+    pub(crate) async fn start_download(&self, order: DownloadOrder) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::StartDownload { order: Box::new(order), answer }).await
+    }
+
+    /// Refuses when this listing is being downloaded already.
+    pub(crate) async fn check_download(&self, listing: ListingId) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::CheckDownload { listing, answer }).await
+    }
+
+    /// Stops a download and removes its partial file.
+    pub(crate) async fn cancel_download(&self, group: GroupName, file: FileName) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::CancelDownload { group, file, answer }).await
+    }
+
+    /// All downloads in the order of starting.
+    pub(crate) async fn downloads(&self) -> Result<Vec<DownloadView>, CommandError> {
+        self.ask(|answer| NodeRequest::Downloads { answer }).await
+    }
+
+    /// Ends everything in a group that the user has left.
+    pub(crate) async fn leave_group(&self, group: GroupName) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::LeaveGroup { group, answer }).await
+    }
+
+    /// Ends everything, keeps its state, and returns how many downloads are paused by it.
+    pub(crate) async fn shutdown(&self) -> Result<usize, CommandError> {
+        self.ask(|answer| NodeRequest::Shutdown { answer }).await
+    }
+
+    /// Changes whenever a download changes its state.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.clone()
+    }
+}
+
+/// What torrents report, under their info-hash.
+type Reports = mpsc::Receiver<(InfoHash, Report)>;
+
+/// Whether a download still wants something.
+fn is_running(download: &Download) -> bool {
+    download.state == DownloadState::Downloading
+}

@@ -1,0 +1,303 @@
+//! The node's task: its state and what it does with each word that comes in.
+
+use mini_torrent_common::control::{Event, ListingId};
+use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::tls::Fingerprint;
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet, block_in_place};
+use tokio::time::{interval, timeout};
+
+use super::announcer::{self, Announce};
+use super::{
+    Answer, Finding, HOUSEKEEPING, MAILBOX, NodeInlets, NodePlan, NodeRequest, Reports, SHUTDOWN_PATIENCE, is_running,
+};
+use crate::error::CommandError;
+use crate::link::{Link, LinkEvent};
+use crate::output::{Notice, Output};
+use crate::state::{AccountKey, Download, Share, StateError};
+use crate::torrent::{Control, Report, TorrentHandle};
+
+/// A share and whether its file is still what it was.
+pub(super) struct ShareEntry {
+    pub(super) share: Share,
+    pub(super) stale: bool,
+}
+
+pub(super) struct Owner {
+    pub(super) plan: NodePlan,
+    pub(super) link: Link,
+    pub(super) output: Output,
+    changed: watch::Sender<u64>,
+    /// The deployment's key, once a tracker proved it.
+    deployment: Option<Fingerprint>,
+    /// Whether the tracker is on loopback, so that members may be, too.
+    pub(super) loopback: bool,
+    /// Who is signed in.
+    pub(super) account: Option<AccountKey>,
+    pub(super) shares: BTreeMap<ListingId, ShareEntry>,
+    pub(super) downloads: BTreeMap<i64, Download>,
+    pub(super) torrents: HashMap<InfoHash, TorrentHandle>,
+    /// Torrents that were told to end.
+    pub(super) ending: Vec<JoinHandle<()>>,
+    pub(super) tasks: JoinSet<()>,
+    announcer: mpsc::Sender<Announce>,
+    /// An announcement did not fit into the queue: tell everything again.
+    must_announce: bool,
+    pub(super) findings: mpsc::Sender<Finding>,
+    findings_receiver: mpsc::Receiver<Finding>,
+    pub(super) reports: mpsc::Sender<(InfoHash, Report)>,
+    reports_receiver: Reports,
+}
+
+impl Owner {
+    pub(super) fn new(plan: NodePlan, link: Link, output: Output, changed: watch::Sender<u64>) -> Self {
+        let (findings, findings_receiver) = mpsc::channel(MAILBOX);
+        let (reports, reports_receiver) = mpsc::channel(MAILBOX);
+        let (announcer, queue) = mpsc::channel(MAILBOX);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(announcer::run(link.clone(), queue, findings.clone()));
+        Self {
+            plan,
+            link,
+            output,
+            changed,
+            deployment: None,
+            loopback: false,
+            account: None,
+            shares: BTreeMap::new(),
+            downloads: BTreeMap::new(),
+            torrents: HashMap::new(),
+            ending: Vec::new(),
+            tasks,
+            announcer,
+            must_announce: false,
+            findings,
+            findings_receiver,
+            reports,
+            reports_receiver,
+        }
+    }
+
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<NodeRequest>, mut inlets: NodeInlets) {
+        let mut housekeeping = interval(HOUSEKEEPING);
+        loop {
+            tokio::select! {
+                // The link's events come first: a sign-in builds on what the link told before.
+                biased;
+                Some(event) = inlets.link_events.recv() => self.link_event(event),
+                request = requests.recv() => match request {
+                    None => break,
+                    Some(NodeRequest::Shutdown { answer }) => {
+                        let n_paused = self.shutdown().await;
+                        let _ = answer.send(Ok(n_paused));
+                        break;
+                    }
+                    Some(request) => self.request(request),
+                },
+                Some(wanted) = inlets.wanted.recv() => {
+                    let _ = wanted.answer.send(self.torrent_for(wanted.info_hash));
+                }
+                Some((info_hash, report)) = self.reports_receiver.recv() => self.report(info_hash, report),
+                Some(finding) = self.findings_receiver.recv() => self.finding(finding),
+                Some(_) = self.tasks.join_next() => {}
+                _ = housekeeping.tick() => self.clear_away(),
+            }
+        }
+    }
+
+    fn request(&mut self, request: NodeRequest) {
+        match request {
+            NodeRequest::SignIn { user, answer } => self.sign_in(&user, answer),
+            NodeRequest::SignOut { answer } => {
+                self.end_session();
+                reply(answer, ());
+            }
+            NodeRequest::AddShare { share, raw_info, answer } => {
+                self.add_share(*share, &raw_info);
+                reply(answer, ());
+            }
+            NodeRequest::FindShare { group, file, answer } => {
+                let found = self.shares.values().map(|entry| &entry.share);
+                let mut found = found.filter(|share| share.file.group.key() == group.key());
+                reply(answer, found.find(|share| share.file.name.key() == file.key()).cloned());
+            }
+            NodeRequest::FindInfo { info_hash, answer } => {
+                let found = block_in_place(|| self.plan.state.info(info_hash));
+                let _ = answer.send(found.map_err(state_error));
+            }
+            NodeRequest::RemoveShare { listing, answer } => {
+                self.remove_share(listing);
+                reply(answer, ());
+            }
+            NodeRequest::StartDownload { order, answer } => {
+                let _ = answer.send(self.start_download(*order));
+            }
+            NodeRequest::CheckDownload { listing, answer } => {
+                let _ = answer.send(self.check_download(listing));
+            }
+            NodeRequest::CancelDownload { group, file, answer } => self.cancel_download(&group, &file, answer),
+            NodeRequest::Downloads { answer } => reply(answer, self.view_downloads()),
+            NodeRequest::LeaveGroup { group, answer } => {
+                self.left_group(&group);
+                reply(answer, ());
+            }
+            NodeRequest::Shutdown { .. } => {}
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected { tracker, remote, deployment, first_use } => {
+                self.deployment = Some(deployment);
+                self.loopback = remote.ip().to_canonical().is_loopback();
+                let trackers = self.plan.trackers.clone();
+                let pinned = block_in_place(|| self.plan.state.set_pin(&trackers, deployment));
+                self.kept("the tracker's key", pinned);
+                if first_use {
+                    self.output.notice(Notice::KeyTrusted { deployment });
+                }
+                self.output.notice(Notice::TrackerConnected { tracker });
+                if self.plan.own_ip.is_loopback() && !self.loopback {
+                    self.output.notice(Notice::LoopbackOnly { address: self.plan.own_ip });
+                }
+            }
+            LinkEvent::Resumed => {
+                self.announce_all(None);
+                self.watch_all();
+            }
+            LinkEvent::Lost { tracker } => self.output.notice(Notice::TrackerLost { tracker }),
+            LinkEvent::SessionEnded { reason } => {
+                self.end_session();
+                self.output.notice(Notice::SessionEnded { reason });
+            }
+            LinkEvent::Event(event) => self.tracker_event(event),
+        }
+    }
+
+    fn tracker_event(&mut self, event: Event) {
+        match event {
+            Event::JoinRequested { group, user } => self.output.notice(Notice::JoinRequested { group, user }),
+            Event::RequestAccepted { group } => self.output.notice(Notice::RequestAccepted { group }),
+            Event::RemovedFromGroup { group, .. } => {
+                self.left_group(&group);
+                self.output.notice(Notice::RemovedFromGroup { group });
+            }
+            Event::Peers { listing, came, left } => {
+                if let Some(torrent) = self.torrent_of_download(listing) {
+                    torrent.tell(Control::PeersLeft(left));
+                    torrent.tell(Control::PeersCame(came));
+                }
+            }
+            Event::ListingEnded { listing } => {
+                let code = ErrorCode::NoSuchFile;
+                self.finding(Finding::Refused(vec![mini_torrent_common::control::RefusedAnnouncement {
+                    listing,
+                    code,
+                }]));
+            }
+            // The link keeps the session and tells of its end itself.
+            Event::SessionEnded { .. } => {}
+        }
+    }
+
+    fn finding(&mut self, finding: Finding) {
+        match finding {
+            Finding::Refused(refused) => {
+                for refusal in refused {
+                    self.share_refused(refusal);
+                    self.download_refused(refusal);
+                }
+            }
+            Finding::Registered(listing) => self.registered(listing),
+            Finding::Watched(listing, Ok(peers)) => {
+                if let Some(torrent) = self.torrent_of_download(listing) {
+                    torrent.tell(Control::PeersCame(peers));
+                }
+            }
+            Finding::Watched(listing, Err(error)) => self.watch_failed(listing, &error),
+            Finding::Rechecked(listing, stamp) => self.rechecked(listing, stamp),
+        }
+    }
+
+    /// Queues announcements; when the queue is full, everything is announced again later.
+    pub(super) fn announce(&mut self, announce: Announce) {
+        if self.announcer.try_send(announce).is_err() {
+            self.must_announce = true;
+        }
+    }
+
+    /// Ends everything of the user who is signed in, and keeps where it stands.
+    pub(super) fn end_session(&mut self) {
+        self.account = None;
+        self.plan.user.send_replace(None);
+        self.shares.clear();
+        self.downloads.clear();
+        self.ending.extend(self.torrents.drain().map(|(_, torrent)| torrent.stop()));
+        self.change();
+    }
+
+    /// Tells those who wait that some download changed its state.
+    pub(super) fn change(&self) {
+        self.changed.send_modify(|n| *n += 1);
+    }
+
+    /// Logs when something could not be kept; what is in memory goes on.
+    pub(super) fn kept(&self, what: &str, result: Result<(), StateError>) {
+        if let Err(error) = result {
+            tracing::error!(%error, "cannot keep {what}");
+        }
+    }
+
+    fn clear_away(&mut self) {
+        self.torrents.retain(|_, torrent| !torrent.is_finished());
+        self.ending.retain(|task| !task.is_finished());
+        if std::mem::take(&mut self.must_announce) {
+            self.announce_all(None);
+        }
+    }
+
+    /// Stops every torrent, waits until their files are flushed, and keeps what they report at last.
+    async fn shutdown(&mut self) -> usize {
+        let n_running = self.downloads.values().filter(|download| is_running(download)).count();
+        self.ending.extend(self.torrents.drain().map(|(_, torrent)| torrent.stop()));
+        let ending = std::mem::take(&mut self.ending);
+        let all_ended = async {
+            for task in ending {
+                let _ = task.await;
+            }
+        };
+        if timeout(SHUTDOWN_PATIENCE, all_ended).await.is_err() {
+            tracing::warn!("some torrents take too long to end");
+        }
+        while let Ok((info_hash, report)) = self.reports_receiver.try_recv() {
+            self.report(info_hash, report);
+        }
+        let dropped = block_in_place(|| self.plan.state.drop_unused_infos());
+        self.kept("the metadata", dropped);
+        n_running
+    }
+
+    /// The deployment that users sign in to.
+    pub(super) fn deployment(&self) -> Result<Fingerprint, CommandError> {
+        let unknown = || CommandError::new(ErrorCode::TrackerUnreachable, "no tracker has answered yet");
+        self.deployment.ok_or_else(unknown)
+    }
+}
+
+/// Milliseconds since the Unix epoch, for display and the order of things a person started.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn state_error(error: StateError) -> CommandError {
+    CommandError::new(ErrorCode::Io, error.to_string())
+}
+
+fn reply<T>(answer: Answer<T>, value: T) {
+    // Who asked may have gone.
+    let _ = answer.send(Ok(value));
+}

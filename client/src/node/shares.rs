@@ -1,0 +1,203 @@
+//! The node's shares: reviving them at sign-in, serving them, ending them.
+
+use mini_torrent_common::control::{Announcement, ListingId, Presence, RefusedAnnouncement};
+use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
+use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::names::{GroupName, UserName};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{block_in_place, spawn_blocking};
+
+use super::announcer::Announce;
+use super::owner::{Owner, ShareEntry, state_error};
+use super::{Answer, Finding, is_running};
+use crate::disk::{FileStamp, Progress, digest_file};
+use crate::error::CommandError;
+use crate::output::Notice;
+use crate::peer::OpenPeer;
+use crate::state::{AccountKey, Share};
+use crate::torrent::{Purpose, Report, TorrentHandle, TorrentPlan};
+
+impl Owner {
+    /// Loads a user's shares and downloads, starts what runs, and announces it all.
+    pub(super) fn sign_in(&mut self, user: &UserName, answer: Answer<usize>) {
+        self.end_session();
+        let loaded = self.deployment().and_then(|deployment| {
+            let account = AccountKey { deployment, user: user.key() };
+            let state = &self.plan.state;
+            let rows = block_in_place(|| Ok((state.shares(&account)?, state.downloads(&account)?)));
+            rows.map(|(shares, downloads)| (account, shares, downloads)).map_err(state_error)
+        });
+        let (account, shares, downloads) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => return drop(answer.send(Err(error))),
+        };
+        self.account = Some(account);
+        self.plan.user.send_replace(Some(user.clone()));
+        block_in_place(|| self.revive(shares));
+        self.downloads = downloads.into_iter().map(|download| (download.id, download)).collect();
+        let (accepted, n_accepted) = oneshot::channel();
+        self.announce_all(Some(accepted));
+        let running: Vec<_> = self.downloads.values().filter(|download| is_running(download)).cloned().collect();
+        running.iter().for_each(|download| self.start_torrent(download, true, None));
+        self.watch_all();
+        self.tasks.spawn(async move {
+            let _ = answer.send(Ok(n_accepted.await.unwrap_or_default()));
+        });
+    }
+
+    /// Takes up shares whose files look as they did; the others are read again in the background.
+    fn revive(&mut self, shares: Vec<Share>) {
+        for share in shares {
+            let stale = FileStamp::at(&share.path).ok() != Some(share.stamp);
+            if stale {
+                self.recheck(&share);
+            }
+            self.shares.insert(share.file.listing, ShareEntry { share, stale });
+        }
+    }
+
+    fn recheck(&mut self, share: &Share) {
+        let (path, listing, expected) = (share.path.clone(), share.file.listing, share.file.sha256);
+        let findings = self.findings.clone();
+        self.tasks.spawn(async move {
+            let digest = spawn_blocking(move || digest_file(&path, &Progress::default())).await;
+            let same = digest.ok().and_then(Result::ok).filter(|digest| digest.sha256 == expected);
+            let _ = findings.send(Finding::Rechecked(listing, same.map(|digest| digest.stamp))).await;
+        });
+    }
+
+    pub(super) fn rechecked(&mut self, listing: ListingId, stamp: Option<FileStamp>) {
+        let (Some(account), Some(entry)) = (&self.account, self.shares.get_mut(&listing)) else { return };
+        let Some(stamp) = stamp else {
+            let (group, file) = (entry.share.file.group.clone(), entry.share.file.name.clone());
+            let reason = format!("{} was changed or removed", entry.share.path.display());
+            return self.output.notice(Notice::ShareStale { group, file, reason });
+        };
+        entry.share.stamp = stamp;
+        entry.stale = false;
+        let kept = block_in_place(|| self.plan.state.put_share(account, &entry.share));
+        self.kept("a share", kept);
+        let announcements = vec![Announcement { listing, presence: Presence::Seeding }];
+        self.announce(Announce::Presence { announcements, accepted: None });
+    }
+
+    /// Tells the tracker everything that this client has.
+    pub(super) fn announce_all(&mut self, accepted: Option<oneshot::Sender<usize>>) {
+        let intact = || self.shares.values().filter(|entry| !entry.stale).map(|entry| &entry.share);
+        let seeding = |listing| Announcement { listing, presence: Presence::Seeding };
+        let leeching = |listing| Announcement { listing, presence: Presence::Leeching };
+        let seeds = intact().filter(|share| share.registered).map(|share| seeding(share.file.listing)).collect();
+        let unregistered: Vec<_> = intact().filter(|share| !share.registered).map(|share| share.file.listing).collect();
+        let running = self.downloads.values().filter(|download| is_running(download));
+        let leeches = running.map(|download| leeching(download.file.listing)).collect();
+        self.announce(Announce::Presence { announcements: seeds, accepted });
+        self.announce(Announce::Presence { announcements: leeches, accepted: None });
+        unregistered.into_iter().for_each(|listing| self.announce(Announce::Share(listing)));
+    }
+
+    /// Serves a file from now on.
+    pub(super) fn add_share(&mut self, share: Share, raw_info: &[u8]) {
+        let Some(account) = &self.account else { return };
+        let state = &mut self.plan.state;
+        let kept = block_in_place(|| {
+            state.put_info(share.file.info_hash, raw_info)?;
+            state.put_share(account, &share)
+        });
+        self.kept("a share", kept);
+        let listing = share.file.listing;
+        self.shares.insert(listing, ShareEntry { share, stale: false });
+        let announcements = vec![Announcement { listing, presence: Presence::Seeding }];
+        self.announce(Announce::Presence { announcements, accepted: None });
+    }
+
+    /// Serves a file no more.
+    pub(super) fn remove_share(&mut self, listing: ListingId) {
+        let (Some(account), Some(entry)) = (&self.account, self.shares.remove(&listing)) else { return };
+        let kept = block_in_place(|| self.plan.state.remove_share(account, listing));
+        self.kept("the end of a share", kept);
+        let fetching = self.downloads.values().any(|d| is_running(d) && d.file.listing == listing);
+        if !fetching && let Some(torrent) = self.torrents.remove(&entry.share.file.info_hash) {
+            self.ending.push(torrent.stop());
+        }
+        let announcements = vec![Announcement { listing, presence: Presence::Gone }];
+        self.announce(Announce::Presence { announcements, accepted: None });
+    }
+
+    /// The tracker knows a share now.
+    pub(super) fn registered(&mut self, listing: ListingId) {
+        let (Some(account), Some(entry)) = (&self.account, self.shares.get_mut(&listing)) else { return };
+        entry.share.registered = true;
+        let kept = block_in_place(|| self.plan.state.put_share(account, &entry.share));
+        self.kept("a share", kept);
+    }
+
+    /// The tracker does not accept a share.
+    pub(super) fn share_refused(&mut self, RefusedAnnouncement { listing, code }: RefusedAnnouncement) {
+        let Some(entry) = self.shares.get(&listing) else { return };
+        if code == ErrorCode::NotSharing && !entry.share.registered {
+            return self.announce(Announce::Share(listing));
+        }
+        let (group, file) = (entry.share.file.group.clone(), entry.share.file.name.clone());
+        self.remove_share(listing);
+        self.output.notice(Notice::ShareEnded { group, file });
+    }
+
+    /// A served file turned out to be not what it was: it is withdrawn until it is again.
+    pub(super) fn share_stale(&mut self, info_hash: InfoHash, reason: String) {
+        self.torrents.remove(&info_hash);
+        let Some(entry) = self.shares.values_mut().find(|entry| entry.share.file.info_hash == info_hash) else {
+            return;
+        };
+        entry.stale = true;
+        let file = &entry.share.file;
+        self.output.notice(Notice::ShareStale { group: file.group.clone(), file: file.name.clone(), reason });
+        let announcements = vec![Announcement { listing: file.listing, presence: Presence::Gone }];
+        self.announce(Announce::Presence { announcements, accepted: None });
+    }
+
+    /// Ends all shares and downloads in a group.
+    pub(super) fn left_group(&mut self, group: &GroupName) {
+        let in_group = |name: &GroupName| name.key() == group.key();
+        let shares = self.shares.values().map(|entry| &entry.share.file).filter(|file| in_group(&file.group));
+        shares.map(|file| file.listing).collect::<Vec<_>>().into_iter().for_each(|listing| self.remove_share(listing));
+        let running = self.downloads.values().filter(|d| is_running(d) && in_group(&d.file.group));
+        let running: Vec<_> = running.map(|download| download.file.listing).collect();
+        for listing in running {
+            self.download_refused(RefusedAnnouncement { listing, code: ErrorCode::NotAMember });
+        }
+    }
+
+    /// Where a connection goes that asks for a torrent. A share that nobody asked for lately is opened now.
+    pub(super) fn torrent_for(&mut self, info_hash: InfoHash) -> Option<mpsc::Sender<OpenPeer>> {
+        if let Some(torrent) = self.torrents.get(&info_hash).filter(|torrent| !torrent.is_finished()) {
+            return Some(torrent.incoming());
+        }
+        let mut shares = self.shares.values().filter(|entry| !entry.stale).map(|entry| &entry.share);
+        let share = shares.find(|share| share.file.info_hash == info_hash)?;
+        let geometry = Geometry::new(share.file.size, u64::from(PIECE_LENGTH)).ok()?;
+        let purpose = Purpose::Seed { path: share.path.clone(), stamp: share.stamp };
+        let torrent = TorrentHandle::start(self.torrent_plan(info_hash, geometry, purpose), self.reports.clone());
+        let incoming = torrent.incoming();
+        self.torrents.insert(info_hash, torrent);
+        Some(incoming)
+    }
+
+    pub(super) fn torrent_plan(&self, info_hash: InfoHash, geometry: Geometry, purpose: Purpose) -> TorrentPlan {
+        let (peer_id, own_ip, loopback) = (self.plan.peer_id, self.plan.own_ip, self.loopback);
+        TorrentPlan { info_hash, geometry, peer_id, own_ip, loopback, purpose }
+    }
+
+    /// What a torrent has to say.
+    pub(super) fn report(&mut self, info_hash: InfoHash, report: Report) {
+        match report {
+            Report::Verified(have) => self.download_progress(info_hash, have.as_bytes()),
+            Report::Completed(stamp) => self.download_completed(info_hash, stamp),
+            Report::Failed(code, reason) => {
+                self.torrents.remove(&info_hash);
+                self.fail_download(info_hash, &CommandError::new(code, reason));
+            }
+            Report::Stale(reason) => self.share_stale(info_hash, reason),
+        }
+    }
+}

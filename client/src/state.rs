@@ -1,0 +1,450 @@
+//! What the client keeps between runs: shares, downloads and the deployment's key, in SQLite.
+//!
+//! The session's token is not among it. Rows are keyed by deployment and user, so one data directory serves
+//! several of each. Calls block for as long as the disk does; the node makes them off the network's threads.
+
+use mini_torrent_common::control::ListingId;
+use mini_torrent_common::hash::{GroupId, InfoHash, Sha1Hash, Sha256Hash};
+use mini_torrent_common::names::{FileName, GroupName};
+use mini_torrent_common::tls::Fingerprint;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::disk::FileStamp;
+
+mod migrations {
+    refinery::embed_migrations!("migrations");
+}
+
+/// A file that this client serves to a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub(crate) file: SharedFile,
+    /// Where it lies.
+    pub(crate) path: PathBuf,
+    /// How it looked when it was hashed.
+    pub(crate) stamp: FileStamp,
+    /// Whether the tracker has acknowledged it.
+    pub(crate) registered: bool,
+}
+
+/// A listed file, as far as a client remembers it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SharedFile {
+    pub(crate) listing: ListingId,
+    pub(crate) group_id: GroupId,
+    pub(crate) group: GroupName,
+    pub(crate) name: FileName,
+    pub(crate) info_hash: InfoHash,
+    /// Length in bytes.
+    pub(crate) size: u64,
+    pub(crate) sha1: Sha1Hash,
+    pub(crate) sha256: Sha256Hash,
+}
+
+/// A file that this client fetches or fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Download {
+    /// Its place in the order of starting.
+    pub(crate) id: i64,
+    pub(crate) file: SharedFile,
+    pub(crate) destination: PathBuf,
+    /// Whether a file at the destination may be replaced.
+    pub(crate) replace: bool,
+    pub(crate) state: DownloadState,
+    /// Why it failed.
+    pub(crate) reason: Option<String>,
+    /// The bitfield of pieces that are on disk, as last told.
+    pub(crate) verified: Vec<u8>,
+    /// When it was started, in milliseconds since the Unix epoch.
+    pub(crate) started_ms: u64,
+}
+
+/// Where a download stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DownloadState {
+    /// It runs, or waits for a seeder or a login.
+    Downloading,
+    /// It is complete.
+    Complete,
+    /// It failed for good.
+    Failed,
+}
+
+impl DownloadState {
+    /// The letter that users see.
+    pub(crate) fn letter(self) -> &'static str {
+        match self {
+            Self::Downloading => "D",
+            Self::Complete => "C",
+            Self::Failed => "F",
+        }
+    }
+
+    fn from_letter(letter: &str) -> Self {
+        match letter {
+            "C" => Self::Complete,
+            "F" => Self::Failed,
+            _ => Self::Downloading,
+        }
+    }
+}
+
+/// Whose rows: a user of a deployment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AccountKey {
+    pub(crate) deployment: Fingerprint,
+    /// The account's name in the form that makes names the same.
+    pub(crate) user: String,
+}
+
+/// The open database.
+#[derive(Debug)]
+pub(crate) struct State {
+    connection: Connection,
+}
+
+/// What went wrong with the database.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StateError {
+    /// SQLite refused.
+    #[error("the local state: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The schema is not ours or newer than this program.
+    #[error("the local state: {0}")]
+    Migration(#[from] refinery::Error),
+}
+
+const SHARED_FILE: &str = "listing, group_id, group_name, file_name, info_hash, size, sha1, sha256";
+
+impl State {
+    /// Opens or creates the database of a data directory that the caller has locked.
+    pub(crate) fn open(data_dir: &Path) -> Result<Self, StateError> {
+        let mut connection = Connection::open(data_dir.join("state.db"))?;
+        connection.busy_timeout(Duration::from_secs(5))?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+        migrations::migrations::runner().run(&mut connection)?;
+        Ok(Self { connection })
+    }
+
+    /// The key that was pinned for any of these addresses.
+    pub(crate) fn pin(&self, addresses: &[String]) -> Result<Option<Fingerprint>, StateError> {
+        let mut query = self.connection.prepare_cached("SELECT deployment FROM pins WHERE address = ?1")?;
+        for address in addresses {
+            let pin = query.query_row([address], |row| row.get::<_, [u8; 32]>(0)).optional()?;
+            if let Some(pin) = pin {
+                return Ok(Some(Fingerprint(Sha256Hash(pin))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Pins the deployment's key for all these addresses.
+    pub(crate) fn set_pin(&mut self, addresses: &[String], pin: Fingerprint) -> Result<(), StateError> {
+        let transaction = self.connection.transaction()?;
+        for address in addresses {
+            transaction.execute(
+                "INSERT INTO pins (address, deployment) VALUES (?1, ?2)
+                 ON CONFLICT (address) DO UPDATE SET deployment = excluded.deployment",
+                params![address, pin.0.as_bytes()],
+            )?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Keeps a raw `info` dictionary.
+    pub(crate) fn put_info(&mut self, info_hash: InfoHash, raw: &[u8]) -> Result<(), StateError> {
+        self.connection.execute(
+            "INSERT INTO infos (info_hash, raw) VALUES (?1, ?2) ON CONFLICT (info_hash) DO NOTHING",
+            params![info_hash.as_bytes(), raw],
+        )?;
+        Ok(())
+    }
+
+    /// A raw `info` dictionary that was kept.
+    pub(crate) fn info(&self, info_hash: InfoHash) -> Result<Option<Vec<u8>>, StateError> {
+        let query = "SELECT raw FROM infos WHERE info_hash = ?1";
+        Ok(self.connection.query_row(query, [info_hash.as_bytes()], |row| row.get(0)).optional()?)
+    }
+
+    /// Drops the dictionaries that nothing refers to any more.
+    pub(crate) fn drop_unused_infos(&mut self) -> Result<(), StateError> {
+        self.connection.execute(
+            "DELETE FROM infos WHERE info_hash NOT IN (SELECT info_hash FROM shares)
+             AND info_hash NOT IN (SELECT info_hash FROM downloads)",
+            [],
+        )?;
+        Ok(())
+    }
+
+    /// All shares of a user.
+    pub(crate) fn shares(&self, account: &AccountKey) -> Result<Vec<Share>, StateError> {
+        let query = format!(
+            "SELECT {SHARED_FILE}, path, modified_ns, inode, registered FROM shares
+             WHERE deployment = ?1 AND user = ?2 ORDER BY listing"
+        );
+        let mut query = self.connection.prepare(&query)?;
+        let rows = query.query_map(params![account.deployment.0.as_bytes(), account.user], |row| {
+            let file = shared_file(row)?;
+            let stamp = FileStamp { size: file.size, modified_ns: row.get(9)?, inode: to_u64(row.get(10)?) };
+            Ok(Share { file, path: path_of(row.get(8)?), stamp, registered: row.get(11)? })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Adds a share, or replaces the one of the same listing.
+    pub(crate) fn put_share(&mut self, account: &AccountKey, share: &Share) -> Result<(), StateError> {
+        let file = &share.file;
+        self.connection.execute(
+            &format!(
+                "INSERT OR REPLACE INTO shares (deployment, user, {SHARED_FILE}, path, modified_ns, inode, registered)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+            ),
+            params![
+                account.deployment.0.as_bytes(),
+                account.user,
+                to_i64(file.listing.0),
+                file.group_id.as_bytes(),
+                file.group.as_str(),
+                file.name.as_str(),
+                file.info_hash.as_bytes(),
+                to_i64(file.size),
+                file.sha1.as_bytes(),
+                file.sha256.as_bytes(),
+                share.path.as_os_str().as_bytes(),
+                share.stamp.modified_ns,
+                to_i64(share.stamp.inode),
+                share.registered,
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// Removes a share.
+    pub(crate) fn remove_share(&mut self, account: &AccountKey, listing: ListingId) -> Result<(), StateError> {
+        let statement = "DELETE FROM shares WHERE deployment = ?1 AND user = ?2 AND listing = ?3";
+        let values = params![account.deployment.0.as_bytes(), account.user, to_i64(listing.0)];
+        self.connection.execute(statement, values)?;
+        Ok(())
+    }
+
+    /// All downloads of a user in the order of starting.
+    pub(crate) fn downloads(&self, account: &AccountKey) -> Result<Vec<Download>, StateError> {
+        let query = format!(
+            "SELECT {SHARED_FILE}, id, destination, replace, state, reason, verified, started_ms FROM downloads
+             WHERE deployment = ?1 AND user = ?2 ORDER BY id"
+        );
+        let mut query = self.connection.prepare(&query)?;
+        let rows = query.query_map(params![account.deployment.0.as_bytes(), account.user], |row| {
+            Ok(Download {
+                file: shared_file(row)?,
+                id: row.get(8)?,
+                destination: path_of(row.get(9)?),
+                replace: row.get(10)?,
+                state: DownloadState::from_letter(&row.get::<_, String>(11)?),
+                reason: row.get(12)?,
+                verified: row.get(13)?,
+                started_ms: to_u64(row.get(14)?),
+            })
+        })?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Adds a download in the place of an earlier one of the same listing; returns its number.
+    pub(crate) fn add_download(&mut self, account: &AccountKey, download: &Download) -> Result<i64, StateError> {
+        let file = &download.file;
+        let transaction = self.connection.transaction()?;
+        transaction.execute(
+            "DELETE FROM downloads WHERE deployment = ?1 AND user = ?2 AND listing = ?3",
+            params![account.deployment.0.as_bytes(), account.user, to_i64(file.listing.0)],
+        )?;
+        transaction.execute(
+            &format!(
+                "INSERT INTO downloads (deployment, user, {SHARED_FILE}, destination, replace, state, reason, verified,
+                 started_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+            ),
+            params![
+                account.deployment.0.as_bytes(),
+                account.user,
+                to_i64(file.listing.0),
+                file.group_id.as_bytes(),
+                file.group.as_str(),
+                file.name.as_str(),
+                file.info_hash.as_bytes(),
+                to_i64(file.size),
+                file.sha1.as_bytes(),
+                file.sha256.as_bytes(),
+                download.destination.as_os_str().as_bytes(),
+                download.replace,
+                download.state.letter(),
+                download.reason,
+                download.verified,
+                to_i64(download.started_ms),
+            ],
+        )?;
+        let id = transaction.last_insert_rowid();
+        transaction.commit()?;
+        Ok(id)
+    }
+
+    /// Writes where a download stands.
+    pub(crate) fn update_download(&mut self, download: &Download) -> Result<(), StateError> {
+        self.connection.execute(
+            "UPDATE downloads SET state = ?2, reason = ?3, verified = ?4 WHERE id = ?1",
+            params![download.id, download.state.letter(), download.reason, download.verified],
+        )?;
+        Ok(())
+    }
+
+    /// A download is complete and shared from now on: both in one transaction.
+    pub(crate) fn complete_download(
+        &mut self,
+        account: &AccountKey,
+        download: &Download,
+        share: &Share,
+    ) -> Result<(), StateError> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let written = self.update_download(download).and_then(|()| self.put_share(account, share));
+        self.connection.execute_batch(if written.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        written
+    }
+
+    /// Removes a download.
+    pub(crate) fn remove_download(&mut self, id: i64) -> Result<(), StateError> {
+        self.connection.execute("DELETE FROM downloads WHERE id = ?1", [id])?;
+        Ok(())
+    }
+}
+
+/// The columns of [`SHARED_FILE`], which come first in every row.
+fn shared_file(row: &Row<'_>) -> rusqlite::Result<SharedFile> {
+    let name = |index: usize| row.get::<_, String>(index);
+    let bad = |index: usize| rusqlite::Error::InvalidColumnType(index, "name".into(), rusqlite::types::Type::Text);
+    Ok(SharedFile {
+        listing: ListingId(to_u64(row.get(0)?)),
+        group_id: GroupId(row.get(1)?),
+        group: name(2)?.parse().map_err(|_| bad(2))?,
+        name: name(3)?.parse().map_err(|_| bad(3))?,
+        info_hash: InfoHash(row.get(4)?),
+        size: to_u64(row.get(5)?),
+        sha1: Sha1Hash(row.get(6)?),
+        sha256: Sha256Hash(row.get(7)?),
+    })
+}
+
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(&bytes))
+}
+
+/// SQLite has only signed integers; the bits are kept.
+fn to_i64(n: u64) -> i64 {
+    n.cast_signed()
+}
+
+fn to_u64(n: i64) -> u64 {
+    n.cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(user: &str) -> AccountKey {
+        AccountKey { deployment: Fingerprint(Sha256Hash([1; 32])), user: user.to_owned() }
+    }
+
+    fn file(listing: u64) -> SharedFile {
+        SharedFile {
+            listing: ListingId(listing),
+            group_id: GroupId([2; 16]),
+            group: "g".parse().unwrap(),
+            name: "Grüße #1.iso".parse().unwrap(),
+            info_hash: InfoHash([3; 20]),
+            size: u64::MAX,
+            sha1: Sha1Hash([4; 20]),
+            sha256: Sha256Hash([5; 32]),
+        }
+    }
+
+    fn share(listing: u64) -> Share {
+        let path = PathBuf::from(OsStr::from_bytes(b"/tmp/not utf-8 \xff"));
+        let stamp = FileStamp { size: u64::MAX, modified_ns: -5, inode: u64::MAX };
+        Share { file: file(listing), path, stamp, registered: true }
+    }
+
+    fn download(listing: u64) -> Download {
+        Download {
+            id: 0,
+            file: file(listing),
+            destination: "/d/f".into(),
+            replace: true,
+            state: DownloadState::Downloading,
+            reason: None,
+            verified: vec![0x80],
+            started_ms: 7,
+        }
+    }
+
+    #[test]
+    fn rows_survive_reopening_and_belong_to_their_account() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State::open(dir.path()).unwrap();
+        state.put_share(&account("a"), &share(1)).unwrap();
+        let id = state.add_download(&account("a"), &download(2)).unwrap();
+        drop(state);
+        let state = State::open(dir.path()).unwrap();
+        assert_eq!(state.shares(&account("a")).unwrap(), [share(1)]);
+        assert_eq!(state.downloads(&account("a")).unwrap(), [Download { id, ..download(2) }]);
+        assert!(state.shares(&account("b")).unwrap().is_empty());
+        assert!(state.downloads(&account("b")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_download_started_again_replaces_its_row_and_goes_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State::open(dir.path()).unwrap();
+        for listing in [1, 2, 1] {
+            state.add_download(&account("a"), &download(listing)).unwrap();
+        }
+        let order: Vec<_> = state.downloads(&account("a")).unwrap().iter().map(|d| d.file.listing.0).collect();
+        assert_eq!(order, [2, 1]);
+    }
+
+    #[test]
+    fn completing_writes_download_and_share_together() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State::open(dir.path()).unwrap();
+        let id = state.add_download(&account("a"), &download(1)).unwrap();
+        let complete = Download { id, state: DownloadState::Complete, ..download(1) };
+        state.complete_download(&account("a"), &complete, &share(1)).unwrap();
+        assert_eq!(state.downloads(&account("a")).unwrap(), [complete]);
+        assert_eq!(state.shares(&account("a")).unwrap(), [share(1)]);
+    }
+
+    #[test]
+    fn infos_live_as_long_as_something_refers_to_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State::open(dir.path()).unwrap();
+        state.put_share(&account("a"), &share(1)).unwrap();
+        state.put_info(InfoHash([3; 20]), b"used").unwrap();
+        state.put_info(InfoHash([9; 20]), b"unused").unwrap();
+        state.drop_unused_infos().unwrap();
+        assert_eq!(state.info(InfoHash([3; 20])).unwrap().as_deref(), Some(&b"used"[..]));
+        assert_eq!(state.info(InfoHash([9; 20])).unwrap(), None);
+    }
+
+    #[test]
+    fn one_pin_holds_for_all_lines() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = State::open(dir.path()).unwrap();
+        let lines = ["a:1".to_owned(), "b:2".to_owned()];
+        assert_eq!(state.pin(&lines).unwrap(), None);
+        let pin = Fingerprint(Sha256Hash([6; 32]));
+        state.set_pin(&lines, pin).unwrap();
+        assert_eq!(state.pin(&lines[1..]).unwrap(), Some(pin));
+    }
+}

@@ -1,0 +1,580 @@
+//! The driver of one torrent: events in, actions out. It decides nothing and never awaits outwards.
+
+use bytes::Bytes;
+use mini_torrent_common::bitfield::Bitfield;
+use mini_torrent_common::control::PeerContact;
+use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::geometry::PieceIndex;
+use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::peer_wire::{BlockRange, ExtendedHandshake, Message};
+use mini_torrent_common::tls::PublicKey;
+use mini_torrent_engine::{self as engine, Action, Candidate, ConnectionId, Event, Outgoing, PeerKey};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Instant;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::blocks::Blocks;
+use super::preparation::{Obstacle, Prepared, prepare, reason_of};
+use super::{Control, DISK_RETRY, IDLE_TIMEOUT, MAILBOX, Purpose, Report, STATUS_INTERVAL, TorrentPlan, TorrentStatus};
+use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, ReadError};
+use crate::peer::{
+    self, Connection, ConnectionEnd, MAX_QUEUED_REQUESTS, OpenPeer, PeerCommand, PeerError, QUEUED_BATCHES, Wire,
+};
+
+/// Inputs that are taken from the mailbox at once.
+const BATCH: usize = 32;
+/// Reports that wait for the node.
+const MAX_REPORTS: usize = 16;
+
+pub(super) struct Mailboxes {
+    pub(super) control: mpsc::Receiver<Control>,
+    pub(super) incoming: mpsc::Receiver<OpenPeer>,
+    pub(super) reports: mpsc::Sender<(InfoHash, Report)>,
+    pub(super) status: watch::Sender<TorrentStatus>,
+}
+
+/// What a task of ours brings back.
+enum Finished {
+    Dialled(PeerKey, Result<OpenPeer, PeerError>),
+    Checked(PieceIndex, PieceOutcome),
+    Renamed(io::Result<FileStamp>),
+}
+
+/// Runs a torrent until it is stopped, fails, or has been idle.
+pub(super) async fn run(plan: TorrentPlan, mailboxes: Mailboxes, stop: CancellationToken) {
+    let opened = open(&plan, &mailboxes, &stop).await;
+    match opened {
+        None => {}
+        Some(Prepared::AlreadyComplete(stamp)) => {
+            let _ = mailboxes.reports.send((plan.info_hash, Report::Completed(stamp))).await;
+        }
+        Some(Prepared::Seed(content)) => {
+            let have = Bitfield::all(plan.geometry.n_pieces());
+            Task::new(plan, mailboxes, content, None, have).run(stop).await;
+        }
+        Some(Prepared::Fetch { part, destination, have }) => {
+            let content = Content::partial(part.file());
+            Task::new(plan, mailboxes, content, Some((part, destination)), have).run(stop).await;
+        }
+    }
+}
+
+/// Opens the file; tries again for as long as the obstacle may pass.
+async fn open(plan: &TorrentPlan, mailboxes: &Mailboxes, stop: &CancellationToken) -> Option<Prepared> {
+    loop {
+        let (purpose, geometry) = (plan.purpose.clone(), plan.geometry);
+        let report = match tokio::task::spawn_blocking(move || prepare(&purpose, geometry)).await.ok()? {
+            Ok(prepared) => return Some(prepared),
+            Err(Obstacle::Passing(error)) => {
+                mailboxes.status.send_modify(|status| status.reason = Some(error.to_string()));
+                stop.run_until_cancelled(sleep(DISK_RETRY)).await?;
+                continue;
+            }
+            Err(Obstacle::Fatal(error)) => Report::Failed(error.code, error.message),
+            Err(Obstacle::Stale(reason)) => Report::Stale(reason),
+        };
+        let _ = mailboxes.reports.send((plan.info_hash, report)).await;
+        return None;
+    }
+}
+
+/// An open connection, as the torrent sees it.
+struct Peer {
+    commands: mpsc::Sender<Vec<PeerCommand>>,
+    /// Commands of the round that is being handled.
+    batch: Vec<PeerCommand>,
+    closing: CancellationToken,
+    key: PeerKey,
+    remote: SocketAddr,
+    fast: bool,
+}
+
+struct Task {
+    plan: TorrentPlan,
+    mailboxes: Mailboxes,
+    engine: engine::Torrent,
+    content: Content,
+    /// The partial file; nothing once it has its final name.
+    part: Option<(PartFile, std::sync::Arc<Destination>)>,
+    blocks: Blocks,
+    /// The bytes of the block that the engine is deciding about.
+    arrived: Option<Bytes>,
+    peers: HashMap<ConnectionId, Peer>,
+    /// Whom the tracker named; for the log, and for peers that leave.
+    contacts: HashMap<PublicKey, PeerContact>,
+    next_connection: u64,
+    wire: mpsc::Sender<(ConnectionId, Wire)>,
+    wire_receiver: mpsc::Receiver<(ConnectionId, Wire)>,
+    connections: JoinSet<()>,
+    work: JoinSet<Finished>,
+    reports: VecDeque<Report>,
+    /// Why nothing is fetched just now, and when to try again.
+    obstacle: Option<(String, Instant)>,
+    told_verified: u32,
+    idle_since: Instant,
+    failed: bool,
+}
+
+impl Task {
+    fn new(
+        plan: TorrentPlan,
+        mailboxes: Mailboxes,
+        content: Content,
+        part: Option<(PartFile, Destination)>,
+        have: Bitfield,
+    ) -> Self {
+        let limits = engine::Limits {
+            queued_requests: MAX_QUEUED_REQUESTS as usize,
+            dial_timeout: peer::CONNECT_TIMEOUT + 2 * peer::HANDSHAKE_TIMEOUT,
+            ..engine::Limits::default()
+        };
+        let piece_order = match &plan.purpose {
+            Purpose::Fetch(fetch) => fetch.piece_order,
+            Purpose::Seed { .. } => engine::PieceOrder::default(),
+        };
+        let config = engine::Config {
+            geometry: plan.geometry,
+            have,
+            own_key: peer::own_key(plan.peer_id),
+            piece_order,
+            limits,
+            seed: rand::random(),
+        };
+        let now = Instant::now();
+        let (wire, wire_receiver) = mpsc::channel(MAILBOX);
+        Self {
+            engine: engine::Torrent::new(config, now),
+            plan,
+            mailboxes,
+            content,
+            part: part.map(|(part, destination)| (part, std::sync::Arc::new(destination))),
+            blocks: Blocks::default(),
+            arrived: None,
+            peers: HashMap::new(),
+            contacts: HashMap::new(),
+            next_connection: 0,
+            wire,
+            wire_receiver,
+            connections: JoinSet::new(),
+            work: JoinSet::new(),
+            reports: VecDeque::new(),
+            obstacle: None,
+            told_verified: u32::MAX,
+            idle_since: now,
+            failed: false,
+        }
+    }
+
+    async fn run(mut self, stop: CancellationToken) {
+        self.begin();
+        let mut status = interval(STATUS_INTERVAL);
+        status.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut inputs = Vec::with_capacity(BATCH);
+        while !stop.is_cancelled() && !self.failed && !self.is_idle() {
+            let timeout = self.engine.poll_timeout();
+            let timeout = async {
+                match timeout {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => {}
+                Some(control) = self.mailboxes.control.recv() => self.control(control),
+                Some(peer) = self.mailboxes.incoming.recv() => self.connected(peer),
+                _ = self.wire_receiver.recv_many(&mut inputs, BATCH) => {
+                    inputs.drain(..).for_each(|(connection, wire)| self.received(connection, wire));
+                }
+                Some(Ok(finished)) = self.work.join_next() => self.finished(finished),
+                Some(_) = self.connections.join_next() => {}
+                () = timeout => self.engine.handle_timeout(Instant::now()),
+                _ = status.tick() => self.tick(),
+            }
+            self.act();
+            self.flush();
+        }
+        self.end().await;
+    }
+
+    /// Looks at the disk before the first request, and finishes a file that needs none.
+    fn begin(&mut self) {
+        if let Some((_, destination)) = &self.part {
+            let missing = self.plan.geometry.length().saturating_sub(self.engine.stats(Instant::now()).have_bytes);
+            if destination.free_bytes().is_ok_and(|free| free < missing) {
+                self.pause("disk full".to_owned());
+            }
+            if self.engine.is_complete() {
+                self.finish();
+            }
+        }
+    }
+
+    /// Closes all connections and keeps what was fetched.
+    async fn end(mut self) {
+        self.peers.values().for_each(|peer| peer.closing.cancel());
+        while let Some(finished) = self.work.join_next().await {
+            if let Ok(Finished::Checked(piece, PieceOutcome::Verified(block_digests))) = finished {
+                self.engine.handle(Instant::now(), Event::PieceVerified { piece, block_digests });
+            }
+        }
+        self.wire_receiver.close();
+        while self.connections.join_next().await.is_some() {}
+        if let (Some((part, _)), false) = (&self.part, self.failed) {
+            let part = part.clone();
+            let synced = tokio::task::spawn_blocking(move || part.sync()).await;
+            tracing::debug!(?synced, "a partial file is flushed");
+            self.tell_verified();
+        }
+        // The node waits for this task or is gone; it never waits in between.
+        for report in self.reports {
+            let _ = self.mailboxes.reports.send((self.plan.info_hash, report)).await;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.part.is_none()
+            && self.peers.is_empty()
+            && self.reports.is_empty()
+            && self.idle_since.elapsed() > IDLE_TIMEOUT
+    }
+
+    fn control(&mut self, control: Control) {
+        let now = Instant::now();
+        match control {
+            Control::PeersCame(contacts) => {
+                let candidates = contacts
+                    .iter()
+                    .filter(|contact| self.may_dial(contact.address))
+                    .map(|contact| Candidate { key: peer::own_key(contact.peer_id), address: contact.address });
+                let candidates = candidates.collect();
+                self.contacts.extend(contacts.into_iter().map(|contact| (contact.key, contact)));
+                self.engine.handle(now, Event::PeersFound(candidates));
+            }
+            Control::PeersLeft(keys) => {
+                for contact in keys.iter().filter_map(|key| self.contacts.remove(key)) {
+                    self.engine.handle(now, Event::PeerGone(peer::own_key(contact.peer_id)));
+                }
+            }
+        }
+    }
+
+    /// Nobody aims us at an address that no member can have.
+    fn may_dial(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let link_local = match ip {
+            std::net::IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+            std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let odd = ip.is_unspecified() || ip.is_multicast() || link_local || address.port() == 0;
+        !odd && (self.plan.loopback || !ip.is_loopback())
+    }
+
+    fn connected(&mut self, open: OpenPeer) {
+        let id = ConnectionId(self.next_connection);
+        self.next_connection += 1;
+        let (commands, command_receiver) = mpsc::channel(QUEUED_BATCHES);
+        let closing = CancellationToken::new();
+        let remote = open.transport.remote;
+        let peer =
+            Peer { commands, batch: Vec::new(), closing: closing.clone(), key: open.key, remote, fast: open.fast };
+        self.peers.insert(id, peer);
+        let connection = Connection {
+            id,
+            transport: open.transport,
+            geometry: self.plan.geometry,
+            content: self.content.clone(),
+            commands: command_receiver,
+            torrent: self.wire.clone(),
+            closing,
+        };
+        self.connections.spawn(connection.run());
+        let (key, direction, fast) = (open.key, open.direction, open.fast);
+        tracing::debug!(%remote, ?direction, "a peer is connected");
+        self.engine.handle(Instant::now(), Event::Connected { connection: id, key, direction, fast });
+        // What we have comes first (BEP 3), then what we can (BEP 10).
+        self.act();
+        if open.extended {
+            self.command(id, PeerCommand::Send(own_extended_handshake()));
+        }
+    }
+
+    fn received(&mut self, connection: ConnectionId, wire: Wire) {
+        let now = Instant::now();
+        match wire {
+            Wire::Received(messages) => {
+                for message in messages {
+                    let (message, block) = to_engine(message);
+                    self.arrived = block;
+                    self.engine.handle(now, Event::Received { connection, message });
+                    self.act();
+                    self.arrived = None;
+                }
+            }
+            Wire::Served(blocks) => {
+                blocks.into_iter().for_each(|block| self.engine.handle(now, Event::Served { connection, block }));
+            }
+            Wire::Closed(end) => self.closed(connection, end),
+        }
+    }
+
+    fn closed(&mut self, connection: ConnectionId, end: ConnectionEnd) {
+        let now = Instant::now();
+        if let ConnectionEnd::Unreadable(ReadError::Stale) = end {
+            self.report(Report::Stale("it was changed or removed".to_owned()));
+            self.failed = true;
+        }
+        if let Some(peer) = self.peers.remove(&connection) {
+            tracing::debug!(remote = %peer.remote, reason = %end, "a peer is disconnected");
+            self.engine.handle(now, Event::Disconnected(connection));
+        }
+        self.idle_since = now;
+    }
+
+    fn finished(&mut self, finished: Finished) {
+        let now = Instant::now();
+        match finished {
+            Finished::Dialled(_, Ok(open)) => self.connected(open),
+            Finished::Dialled(key, Err(error)) => {
+                tracing::debug!(%error, "a peer cannot be reached");
+                self.engine.handle(now, Event::DialFailed(key));
+            }
+            Finished::Checked(piece, PieceOutcome::Verified(block_digests)) => {
+                self.engine.handle(now, Event::PieceVerified { piece, block_digests });
+            }
+            Finished::Checked(piece, PieceOutcome::Corrupt(block_digests)) => {
+                tracing::warn!(piece = piece.get(), "a piece arrived with a wrong hash");
+                self.engine.handle(now, Event::PieceCorrupt { piece, block_digests });
+            }
+            Finished::Checked(piece, PieceOutcome::Unwritten(error)) => {
+                self.pause(reason_of(&error));
+                self.engine.handle(now, Event::PieceLost { piece });
+            }
+            Finished::Renamed(Ok(stamp)) => {
+                if let Some((_, destination)) = self.part.take() {
+                    self.content.finished(destination.path(), stamp);
+                }
+                self.obstacle = None;
+                self.idle_since = now;
+                self.report(Report::Completed(stamp));
+            }
+            Finished::Renamed(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
+                let text = "another file is at the destination now".to_owned();
+                self.report(Report::Failed(ErrorCode::DestinationExists, text));
+                self.failed = true;
+            }
+            Finished::Renamed(Err(error)) => self.pause(reason_of(&error)),
+        }
+    }
+
+    /// Stops fetching until the disk may have changed its mind; goes on serving.
+    fn pause(&mut self, reason: String) {
+        if self.obstacle.is_none() {
+            tracing::warn!(%reason, "a download pauses");
+            self.engine.handle(Instant::now(), Event::Paused);
+        }
+        self.obstacle = Some((reason, Instant::now() + DISK_RETRY));
+    }
+
+    fn tick(&mut self) {
+        let now = Instant::now();
+        if self.obstacle.as_ref().is_some_and(|(_, retry)| *retry <= now) {
+            self.try_again();
+        }
+        let stats = self.engine.stats(now);
+        self.mailboxes.status.send_replace(TorrentStatus {
+            done_bytes: stats.have_bytes,
+            download_bytes_per_s: stats.download_bytes_per_s,
+            upload_bytes_per_s: stats.upload_bytes_per_s,
+            n_peers: stats.n_connections,
+            reason: self.obstacle.as_ref().map(|(reason, _)| reason.clone()),
+        });
+        if self.part.is_some() && self.reports.is_empty() {
+            self.tell_verified();
+        }
+    }
+
+    /// Goes on when there is room for at least the pieces that may be on their way.
+    fn try_again(&mut self) {
+        let Some((_, destination)) = &self.part else { return };
+        let missing = self.plan.geometry.length().saturating_sub(self.engine.stats(Instant::now()).have_bytes);
+        let needed = missing.min(engine::Limits::default().buffered_bytes);
+        if destination.free_bytes().is_ok_and(|free| free < needed) {
+            self.pause("disk full".to_owned());
+            return;
+        }
+        self.obstacle = None;
+        match self.engine.is_complete() {
+            true => self.finish(),
+            false => self.engine.handle(Instant::now(), Event::Resumed),
+        }
+    }
+
+    fn tell_verified(&mut self) {
+        let have = self.engine.have();
+        if have.n_set() != self.told_verified {
+            self.told_verified = have.n_set();
+            let have = have.clone();
+            self.report(Report::Verified(have));
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        if self.reports.len() < MAX_REPORTS {
+            self.reports.push_back(report);
+        }
+        self.send_reports();
+    }
+
+    fn send_reports(&mut self) {
+        while let Some(report) = self.reports.pop_front() {
+            use mpsc::error::TrySendError::{Closed, Full};
+            match self.mailboxes.reports.try_send((self.plan.info_hash, report)) {
+                Ok(()) | Err(Closed(_)) => {}
+                Err(Full((_, report))) => return self.reports.push_front(report),
+            }
+        }
+    }
+
+    /// Does what the engine asks for.
+    fn act(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            match action {
+                Action::Dial(candidate) => self.dial(candidate),
+                Action::Close { connection, reason } => {
+                    if let Some(peer) = self.peers.remove(&connection) {
+                        tracing::debug!(remote = %peer.remote, ?reason, "a connection is closed");
+                        peer.closing.cancel();
+                        self.idle_since = Instant::now();
+                    }
+                }
+                Action::Send { connection, message } => {
+                    let message = self.to_wire(connection, message);
+                    self.command(connection, PeerCommand::Send(message));
+                }
+                Action::Serve { connection, block } => self.command(connection, PeerCommand::Serve(block)),
+                Action::CancelServe { connection, block } => self.command(connection, PeerCommand::CancelServe(block)),
+                Action::Store { block, .. } => {
+                    if let Some(bytes) = self.arrived.take() {
+                        self.blocks.store(&self.plan.geometry, block, bytes);
+                    }
+                }
+                Action::Drop { piece } => drop(self.blocks.take(piece)),
+                Action::Verify { piece, with_block_digests } => self.verify(piece, with_block_digests),
+                Action::Ban { key, reason } => self.banned(key, reason),
+                Action::Completed => self.finish(),
+            }
+        }
+    }
+
+    fn dial(&mut self, Candidate { key, address }: Candidate) {
+        let (own_ip, info_hash, peer_id) = (self.plan.own_ip, self.plan.info_hash, self.plan.peer_id);
+        self.work
+            .spawn(async move { Finished::Dialled(key, peer::dial(address, own_ip, info_hash, peer_id, key).await) });
+    }
+
+    fn verify(&mut self, piece: PieceIndex, with_digests: bool) {
+        let blocks = self.blocks.take(piece);
+        let Some((part, _)) = &self.part else { return };
+        let part = part.clone();
+        self.work.spawn_blocking(move || Finished::Checked(piece, part.verify_and_write(piece, &blocks, with_digests)));
+    }
+
+    /// Makes the file durable and gives it its final name.
+    fn finish(&mut self) {
+        let (Some((part, destination)), Purpose::Fetch(fetch)) = (&self.part, &self.plan.purpose) else { return };
+        let (part, destination, replace) = (part.clone(), destination.clone(), fetch.replace);
+        self.work.spawn_blocking(move || {
+            let finished = part.sync().and_then(|()| destination.finish(replace));
+            Finished::Renamed(finished.and_then(|()| FileStamp::at(destination.path())))
+        });
+    }
+
+    fn banned(&self, key: PeerKey, reason: engine::PeerMisbehavior) {
+        let contact = self.contacts.values().find(|contact| peer::own_key(contact.peer_id) == key);
+        let remote = self.peers.values().find(|peer| peer.key == key).map(|peer| peer.remote);
+        let user = contact.map_or_else(|| "unknown".to_owned(), |contact| contact.user.to_string());
+        let address = remote.or(contact.map(|contact| contact.address));
+        tracing::warn!(%user, ?address, ?reason, torrent = %self.plan.info_hash, "a peer is banned");
+    }
+
+    fn command(&mut self, connection: ConnectionId, command: PeerCommand) {
+        if let Some(peer) = self.peers.get_mut(&connection) {
+            peer.batch.push(command);
+        }
+    }
+
+    /// Hands each connection its commands. One that takes none any more is dropped.
+    fn flush(&mut self) {
+        self.send_reports();
+        let mut lost = Vec::new();
+        for (connection, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.batch.is_empty()) {
+            if peer.commands.try_send(std::mem::take(&mut peer.batch)).is_err() {
+                peer.closing.cancel();
+                lost.push(*connection);
+            }
+        }
+        for connection in lost {
+            self.peers.remove(&connection);
+            self.engine.handle(Instant::now(), Event::Disconnected(connection));
+        }
+    }
+
+    fn to_wire(&self, connection: ConnectionId, message: Outgoing) -> Message {
+        let fast = self.peers.get(&connection).is_some_and(|peer| peer.fast);
+        match message {
+            Outgoing::KeepAlive => Message::KeepAlive,
+            Outgoing::Choke => Message::Choke,
+            Outgoing::Unchoke => Message::Unchoke,
+            Outgoing::Interested => Message::Interested,
+            Outgoing::NotInterested => Message::NotInterested,
+            Outgoing::Have(piece) => Message::Have(piece.get()),
+            Outgoing::Pieces if fast && self.engine.have().is_all() => Message::HaveAll,
+            Outgoing::Pieces if fast && self.engine.have().is_none() => Message::HaveNone,
+            Outgoing::Pieces => Message::Bitfield(Bytes::copy_from_slice(self.engine.have().as_bytes())),
+            Outgoing::Request(block) => Message::Request(range_of(block)),
+            Outgoing::Cancel(block) => Message::Cancel(range_of(block)),
+            Outgoing::Reject(block) => Message::Reject(range_of(block)),
+        }
+    }
+}
+
+fn own_extended_handshake() -> Message {
+    let client = Some(crate::AGENT.to_owned());
+    Message::ExtendedHandshake(ExtendedHandshake { client, max_requests: Some(MAX_QUEUED_REQUESTS) })
+}
+
+fn range_of(block: mini_torrent_common::geometry::Block) -> BlockRange {
+    BlockRange { index: block.piece.get(), begin: block.begin, length: block.length }
+}
+
+/// What the engine sees of a message, and the bytes that it does not see.
+fn to_engine(message: Message) -> (engine::Message, Option<Bytes>) {
+    let plain = match message {
+        Message::KeepAlive => engine::Message::KeepAlive,
+        Message::Choke => engine::Message::Choke,
+        Message::Unchoke => engine::Message::Unchoke,
+        Message::Interested => engine::Message::Interested,
+        Message::NotInterested => engine::Message::NotInterested,
+        Message::Have(index) => engine::Message::Have(index),
+        Message::Bitfield(bytes) => engine::Message::Bitfield(bytes.to_vec()),
+        Message::Request(BlockRange { index, begin, length }) => engine::Message::Request { index, begin, length },
+        Message::Cancel(BlockRange { index, begin, length }) => engine::Message::Cancel { index, begin, length },
+        Message::Reject(BlockRange { index, begin, length }) => engine::Message::Reject { index, begin, length },
+        Message::Suggest(index) => engine::Message::Suggest(index),
+        Message::AllowedFast(index) => engine::Message::AllowedFast(index),
+        Message::HaveAll => engine::Message::HaveAll,
+        Message::HaveNone => engine::Message::HaveNone,
+        Message::ExtendedHandshake(theirs) => engine::Message::ExtendedHandshake { max_requests: theirs.max_requests },
+        Message::Unknown(_) => engine::Message::Unknown,
+        Message::Piece { index, begin, block } => {
+            let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
+            return (engine::Message::Block { index, begin, length }, Some(block));
+        }
+    };
+    (plain, None)
+}
