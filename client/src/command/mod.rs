@@ -175,10 +175,9 @@ pub(crate) fn parse(line: &str) -> Option<(String, Result<Command, CommandError>
 fn usage_error(name: &str, error: &clap::Error) -> CommandError {
     let mut line = Line::command();
     line.build();
-    let text = match line.find_subcommand_mut(name) {
+    let text = match line.find_subcommand(name) {
         Some(command) => {
-            let form = command.render_usage().to_string();
-            let form = form.trim_start_matches("Usage: ").trim().to_owned();
+            let form = form_of(command);
             match error.kind() {
                 clap::error::ErrorKind::ValueValidation => {
                     format!("{}; usage: {form}", error.to_string().lines().next().unwrap_or_default())
@@ -196,6 +195,24 @@ fn usage_error(name: &str, error: &clap::Error) -> CommandError {
         }
     };
     CommandError::new(ErrorCode::Usage, text)
+}
+
+/// How a command is written: `download_file <group> <file> <destination> [--force]`.
+fn form_of(command: &clap::Command) -> String {
+    let mut form = command.get_name().to_owned();
+    for positional in command.get_positionals() {
+        let name = positional.get_id().as_str();
+        form += &if positional.is_required_set() { format!(" <{name}>") } else { format!(" [<{name}>]") };
+    }
+    for option in command.get_arguments().filter(|argument| !argument.is_positional()) {
+        let long = option.get_long().unwrap_or_default();
+        let value = option.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str());
+        form += &match option.get_action().takes_values() {
+            true => format!(" [--{long} <{value}>]"),
+            false => format!(" [--{long}]"),
+        };
+    }
+    form
 }
 
 /// Levenshtein's distance: insertions, deletions and replacements between two words.
@@ -266,20 +283,20 @@ fn help(name: Option<&str>) -> Outcome {
         Some(name) => {
             let unknown = || CommandError::new(ErrorCode::Usage, format!("unknown command '{name}'; help lists them"));
             let command = line.find_subcommand_mut(name).ok_or_else(unknown)?;
-            command.render_long_help().to_string()
+            let form = form_of(command);
+            command.clone().override_usage(form).render_long_help().to_string()
         }
-        None => overview(&mut line),
+        None => overview(&line),
     };
     let lines = text.trim_end().lines().map(str::to_owned).collect();
     Ok(Reply::lines(lines, json!({ "text": text.trim_end() })))
 }
 
 /// Every command's form and purpose, one a line.
-fn overview(line: &mut clap::Command) -> String {
-    let forms = line.get_subcommands_mut().filter(|command| !command.is_hide_set()).map(|command| {
-        let form = command.render_usage().to_string();
+fn overview(line: &clap::Command) -> String {
+    let forms = line.get_subcommands().filter(|command| !command.is_hide_set()).map(|command| {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        format!("  {:<58} {about}\n", form.trim_start_matches("Usage: ").trim())
+        format!("  {:<58} {about}\n", form_of(command))
     });
     let mut text: String = forms.collect();
     text.push_str("\nWords are split as in a shell: 'a b', \"a b\", a\\ b. help <command> tells more of one.");
@@ -328,7 +345,7 @@ mod tests {
 
     #[test]
     fn wrong_arity_answers_with_the_form() {
-        assert_eq!(error("download_file g").message, "usage: download_file [OPTIONS] <GROUP> <FILE> <DESTINATION>");
+        assert_eq!(error("download_file g").message, "usage: download_file <group> <file> <destination> [--force]");
         assert_eq!(error("logout now").message, "usage: logout");
         assert_eq!(error("wait --timeout x").code, ErrorCode::Usage);
         assert_eq!(error("wait g").code, ErrorCode::Usage);

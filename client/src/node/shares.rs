@@ -87,13 +87,14 @@ impl Owner {
         let intact = || self.shares.values().filter(|entry| !entry.stale).map(|entry| &entry.share);
         let seeding = |listing| Announcement { listing, presence: Presence::Seeding };
         let leeching = |listing| Announcement { listing, presence: Presence::Leeching };
-        let seeds = intact().filter(|share| share.registered).map(|share| seeding(share.file.listing)).collect();
+        let seeds = intact().map(|share| seeding(share.file.listing)).collect();
         let unregistered: Vec<_> = intact().filter(|share| !share.registered).map(|share| share.file.listing).collect();
         let running = self.downloads.values().filter(|download| is_running(download));
         let leeches = running.map(|download| leeching(download.file.listing)).collect();
+        // A finished download whose registration was cut short is registered first, and counts with the others.
+        unregistered.into_iter().for_each(|listing| self.announce(Announce::Share(listing)));
         self.announce(Announce::Presence { announcements: seeds, accepted });
         self.announce(Announce::Presence { announcements: leeches, accepted: None });
-        unregistered.into_iter().for_each(|listing| self.announce(Announce::Share(listing)));
     }
 
     /// Serves a file from now on.
