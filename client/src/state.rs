@@ -45,6 +45,13 @@ pub(crate) struct SharedFile {
     pub(crate) sha256: Sha256Hash,
 }
 
+impl SharedFile {
+    /// Whether the file has this name in a group of this name.
+    pub(crate) fn is_named(&self, group: &GroupName, name: &FileName) -> bool {
+        self.group.key() == group.key() && self.name.key() == name.key()
+    }
+}
+
 /// A file that this client fetches or fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Download {

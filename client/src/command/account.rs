@@ -48,7 +48,12 @@ impl Context {
         let user = self.signed_in()?;
         // Everything stops first, so that nothing is served or announced without a session.
         self.node.sign_out().await?;
-        self.link.request(Request::Logout).await?;
+        match self.link.request(Request::Logout).await {
+            // A tracker that is gone, or has forgotten the session with its connection, has nothing to end.
+            Ok(_) => {}
+            Err(error) if matches!(error.code, ErrorCode::TrackerUnreachable | ErrorCode::NotLoggedIn) => {}
+            Err(error) => return Err(error),
+        }
         Ok(Reply::line("logged out", json!({ "user": user.as_str() })))
     }
 }

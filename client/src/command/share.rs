@@ -150,7 +150,7 @@ impl Context {
     pub(super) async fn verify(&self, group: &str, file: &str) -> Outcome {
         self.signed_in()?;
         let (group, file) = (known_group(group)?, known_file(file)?);
-        let share = self.node.find_share(group.clone(), file.clone()).await?;
+        let share = self.node.find_finished(group.clone(), file.clone()).await?;
         let share = share.ok_or_else(|| {
             let text = format!("there is no finished {file} of {group} here");
             CommandError::new(ErrorCode::NoSuchFile, text)

@@ -29,7 +29,7 @@ pub(super) struct Keeper {
     waiting: VecDeque<(Instant, LinkRequest)>,
 }
 
-/// What becomes of the session when a request succeeds.
+/// What a request does to the session.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     SignIn,
@@ -93,6 +93,7 @@ impl Keeper {
                     return Ok((tracker, connection));
                 }
                 Some(request) = self.requests.recv() => {
+                    self.note(kind_of(&request.body));
                     self.waiting.push_back((Instant::now() + REQUEST_PATIENCE, request));
                 }
                 () = sleep_until(expiry) => self.refuse_waiting(expiry, &unreachable),
@@ -163,6 +164,7 @@ impl Keeper {
                 }
                 Some((permit, request)) = next_request(&outgoing, &mut self.waiting, &mut self.requests), if may_send => {
                     let kind = kind_of(&request.body);
+                    self.note(kind);
                     permit.send(ClientMessage::Request { id: next_id, body: request.body });
                     open.insert(next_id, Open { kind, answer: request.answer });
                     next_id = next_id.wrapping_add(1);
@@ -181,6 +183,13 @@ impl Keeper {
         for (_, Open { answer, .. }) in open {
             let text = "the connection to the tracker was lost before its answer";
             let _ = answer.send(Err(CommandError::new(ErrorCode::TrackerUnreachable, text)));
+        }
+    }
+
+    /// Who logs out does not come back, whether or not the tracker hears of it.
+    fn note(&mut self, kind: Kind) {
+        if kind == Kind::SignOut {
+            self.token = None;
         }
     }
 
@@ -214,10 +223,8 @@ impl Keeper {
             TrackerMessage::Response { id, result } => {
                 // Number 0 is a probe's.
                 let Some(Open { kind, answer }) = open.remove(&id) else { return };
-                match (&result, kind) {
-                    (Ok(Response::SignedIn(session)), Kind::SignIn) => self.token = Some(session.token.clone()),
-                    (Ok(_), Kind::SignOut) => self.token = None,
-                    _ => {}
+                if let (Ok(Response::SignedIn(session)), Kind::SignIn) = (&result, kind) {
+                    self.token = Some(session.token.clone());
                 }
                 let _ = answer.send(result.map_err(CommandError::from));
             }

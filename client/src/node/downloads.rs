@@ -203,11 +203,19 @@ impl Owner {
         self.unwatch(listing);
     }
 
+    /// A finished download of this name, in the form of a share.
+    pub(super) fn find_fetched(&self, group: &GroupName, file: &FileName) -> Option<Share> {
+        let mut complete = self.downloads.values().filter(|download| download.state == DownloadState::Complete);
+        let download = complete.find(|download| download.file.is_named(group, file))?;
+        let stamp = FileStamp::at(&download.destination).ok()?;
+        let (file, path) = (download.file.clone(), download.destination.clone());
+        Some(Share { file, path, stamp, registered: false })
+    }
+
     /// Forgets a download that is not complete, once its partial file is gone.
     pub(super) fn cancel_download(&mut self, group: &GroupName, file: &FileName, answer: Answer<()>) {
-        let named = |d: &&Download| d.file.group.key() == group.key() && d.file.name.key() == file.key();
         let mut unfinished = self.downloads.values().filter(|d| d.state != DownloadState::Complete);
-        let Some(download) = unfinished.find(named).cloned() else {
+        let Some(download) = unfinished.find(|download| download.file.is_named(group, file)).cloned() else {
             let text = format!("there is no unfinished download of {file} in {group}");
             let _ = answer.send(Err(CommandError::new(ErrorCode::NoSuchDownload, text)));
             return;

@@ -71,6 +71,7 @@ enum NodeRequest {
     SignOut { answer: Answer<()> },
     AddShare { share: Box<Share>, raw_info: Vec<u8>, answer: Answer<()> },
     FindShare { group: GroupName, file: FileName, answer: Answer<Option<Share>> },
+    FindFinished { group: GroupName, file: FileName, answer: Answer<Option<Share>> },
     FindInfo { info_hash: InfoHash, answer: Answer<Option<Vec<u8>>> },
     RemoveShare { listing: ListingId, answer: Answer<()> },
     StartDownload { order: Box<DownloadOrder>, answer: Answer<()> },
@@ -144,6 +145,11 @@ impl Node {
     /// The share of this name, if this data directory has it.
     pub(crate) async fn find_share(&self, group: GroupName, file: FileName) -> Result<Option<Share>, CommandError> {
         self.ask(|answer| NodeRequest::FindShare { group, file, answer }).await
+    }
+
+    /// The finished file of this name, shared or only fetched.
+    pub(crate) async fn find_finished(&self, group: GroupName, file: FileName) -> Result<Option<Share>, CommandError> {
+        self.ask(|answer| NodeRequest::FindFinished { group, file, answer }).await
     }
 
     /// The raw `info` dictionary, if this data directory has it.

@@ -120,9 +120,10 @@ impl Owner {
                 reply(answer, ());
             }
             NodeRequest::FindShare { group, file, answer } => {
-                let found = self.shares.values().map(|entry| &entry.share);
-                let mut found = found.filter(|share| share.file.group.key() == group.key());
-                reply(answer, found.find(|share| share.file.name.key() == file.key()).cloned());
+                reply(answer, self.find_share(&group, &file));
+            }
+            NodeRequest::FindFinished { group, file, answer } => {
+                reply(answer, self.find_share(&group, &file).or_else(|| self.find_fetched(&group, &file)));
             }
             NodeRequest::FindInfo { info_hash, answer } => {
                 let found = block_in_place(|| self.plan.state.info(info_hash));

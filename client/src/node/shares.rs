@@ -4,7 +4,7 @@ use mini_torrent_common::control::{Announcement, ListingId, Presence, RefusedAnn
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
 use mini_torrent_common::hash::InfoHash;
-use mini_torrent_common::names::{GroupName, UserName};
+use mini_torrent_common::names::{FileName, GroupName, UserName};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{block_in_place, spawn_blocking};
 
@@ -95,6 +95,11 @@ impl Owner {
         unregistered.into_iter().for_each(|listing| self.announce(Announce::Share(listing)));
         self.announce(Announce::Presence { announcements: seeds, accepted });
         self.announce(Announce::Presence { announcements: leeches, accepted: None });
+    }
+
+    pub(super) fn find_share(&self, group: &GroupName, file: &FileName) -> Option<Share> {
+        let mut shares = self.shares.values().map(|entry| &entry.share);
+        shares.find(|share| share.file.is_named(group, file)).cloned()
     }
 
     /// Serves a file from now on.
