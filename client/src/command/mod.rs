@@ -39,6 +39,8 @@ struct Line {
 pub(crate) enum Command {
     /// Create an account; no sign-in follows
     CreateUser {
+        // What looks like an option is answered as a bad name.
+        #[arg(allow_hyphen_values = true)]
         user: String,
         /// Asked for, unechoed, when left out
         #[arg(allow_hyphen_values = true)]
@@ -54,7 +56,10 @@ pub(crate) enum Command {
     /// Sign out: shares are withdrawn and downloads pause until the next login
     Logout,
     /// Create a group; you own it
-    CreateGroup { group: String },
+    CreateGroup {
+        #[arg(allow_hyphen_values = true)]
+        group: String,
+    },
     /// Ask the owner of a group to let you in
     JoinGroup { group: String },
     /// Leave a group, or withdraw your request to join it

@@ -1,0 +1,163 @@
+//! Waits after failed logins, per (account, address) and per address. Failures from one address never lock an
+//! account for another.
+
+use crate::clock::{Clock, Moment};
+use crate::limits;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// An account's key at an address block, or the address block alone.
+type Entry = (Option<String>, IpAddr);
+
+/// Remembers failures for a while.
+pub(crate) struct Backoff {
+    clock: Clock,
+    failures: Mutex<HashMap<Entry, Failures>>,
+}
+
+#[derive(Clone, Copy)]
+struct Failures {
+    n: u32,
+    last: Moment,
+}
+
+/// A try that counts as failed until it is known to have succeeded, so that many at once gain nothing.
+#[must_use]
+pub(crate) struct Try {
+    account: Entry,
+}
+
+impl Backoff {
+    /// Nobody has failed yet.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, failures: Mutex::default() }
+    }
+
+    /// Begins a try.
+    ///
+    /// # Errors
+    /// How long to wait before the next one.
+    pub(crate) fn begin(&self, account: String, address: IpAddr) -> Result<Try, Duration> {
+        let now = self.clock.now();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let account = (Some(account), address);
+        let wait = |entry: &Entry, free| failures.get(entry).map_or(Duration::ZERO, |failed| failed.wait(now, free));
+        let wait = wait(&account, limits::FREE_FAILURES).max(wait(&(None, address), limits::FREE_FAILURES_PER_ADDRESS));
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        count(&mut failures, account.clone(), now);
+        Ok(Try { account })
+    }
+
+    /// The password was right.
+    pub(crate) fn succeeded(&self, attempt: Try) {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt.account);
+    }
+
+    /// The try came to nothing for a reason of ours; it does not count.
+    pub(crate) fn withdrawn(&self, attempt: Try) {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failed) = failures.get_mut(&attempt.account) {
+            failed.n = failed.n.saturating_sub(1);
+        }
+    }
+
+    /// The password was wrong.
+    pub(crate) fn failed(&self, attempt: Try) {
+        let now = self.clock.now();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        count(&mut failures, (None, attempt.account.1), now);
+    }
+}
+
+fn count(failures: &mut HashMap<Entry, Failures>, entry: Entry, now: Moment) {
+    if failures.len() >= limits::MAX_BACKOFF_ENTRIES && !failures.contains_key(&entry) {
+        failures.retain(|_, failed| now.since(failed.last) < limits::MAX_BACKOFF);
+        // Still full: the flood comes from very many addresses, and the queue for passwords has to bound it.
+        if failures.len() >= limits::MAX_BACKOFF_ENTRIES {
+            return;
+        }
+    }
+    let failed = failures.entry(entry).or_insert(Failures { n: 0, last: now });
+    if now.since(failed.last) >= limits::BACKOFF_MEMORY {
+        failed.n = 0;
+    }
+    *failed = Failures { n: failed.n.saturating_add(1), last: now };
+}
+
+impl Failures {
+    /// What is left of the wait after the last failure: 1 s after the free ones, doubling to a minute.
+    fn wait(self, now: Moment, n_free: u32) -> Duration {
+        let Some(n_over) = self.n.checked_sub(n_free) else { return Duration::ZERO };
+        let whole = Duration::from_secs(1 << n_over.min(6)).min(limits::MAX_BACKOFF);
+        whole.saturating_sub(now.since(self.last))
+    }
+}
+
+/// The block that one customer usually has: an IPv4 address, or an IPv6 /64.
+pub(crate) fn address_block(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
+        v4 => v4,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(backoff: &Backoff, account: &str, address: &str) -> Result<(), Duration> {
+        let attempt = backoff.begin(account.into(), address.parse().unwrap())?;
+        backoff.failed(attempt);
+        Ok(())
+    }
+
+    #[test]
+    fn waits_grow_after_five_failures_and_only_for_that_address() {
+        let clock = Clock::manual(0);
+        let backoff = Backoff::new(clock.clone());
+        for _ in 0..limits::FREE_FAILURES {
+            assert_eq!(fail(&backoff, "bob", "10.0.0.1"), Ok(()));
+        }
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            let wait = fail(&backoff, "bob", "10.0.0.1").unwrap_err();
+            waits.push(wait.as_secs());
+            assert_eq!(fail(&backoff, "bob", "10.0.0.2"), Ok(()), "the owner's own address is not barred");
+            backoff.succeeded(backoff.begin("bob".into(), "10.0.0.2".parse().unwrap()).unwrap_or_else(|_| panic!()));
+            clock.advance(wait);
+            assert_eq!(fail(&backoff, "bob", "10.0.0.1"), Ok(()));
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+
+    #[test]
+    fn a_success_clears_the_account_and_the_address_is_counted_over_accounts() {
+        let clock = Clock::manual(0);
+        let backoff = Backoff::new(clock.clone());
+        for n in 0..limits::FREE_FAILURES_PER_ADDRESS {
+            assert_eq!(fail(&backoff, &format!("user{n}"), "10.0.0.1"), Ok(()));
+        }
+        assert!(fail(&backoff, "another", "10.0.0.1").is_err());
+        clock.advance(limits::BACKOFF_MEMORY);
+        assert_eq!(fail(&backoff, "another", "10.0.0.1"), Ok(()));
+    }
+
+    #[test]
+    fn tries_at_once_count_before_they_are_judged() {
+        let backoff = Backoff::new(Clock::manual(0));
+        let address = "10.0.0.1".parse().unwrap();
+        let tries: Vec<_> = (0..limits::FREE_FAILURES).map(|_| backoff.begin("bob".into(), address).is_ok()).collect();
+        assert!(tries.into_iter().all(|began| began) && backoff.begin("bob".into(), address).is_err());
+    }
+
+    #[test]
+    fn an_ipv6_customer_is_a_64_and_mapped_addresses_are_ipv4() {
+        let block = |text: &str| address_block(text.parse().unwrap()).to_string();
+        assert_eq!(block("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
+        assert_eq!(block("::ffff:10.0.0.1"), "10.0.0.1");
+    }
+}

@@ -1,0 +1,103 @@
+//! From a request to its use case and back to a response. No rule stands here.
+
+use crate::domain::Refused;
+use crate::presence::ConnectionId;
+use crate::service::{Service, Uploads, Visitor};
+use mini_torrent_common::control::{Request, Response};
+
+/// How a request is answered relative to the others of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// By the reader itself.
+    Immediate,
+    /// With other readings.
+    Concurrent,
+    /// After all changes that were asked for before.
+    Ordered,
+}
+
+pub(super) fn lane(request: &Request) -> Lane {
+    match request {
+        Request::Ping => Lane::Immediate,
+        Request::ListRequests { .. }
+        | Request::ListGroups { .. }
+        | Request::DescribeGroup { .. }
+        | Request::ListFiles { .. }
+        | Request::FindFile { .. }
+        | Request::ReadInfo { .. } => Lane::Concurrent,
+        _ => Lane::Ordered,
+    }
+}
+
+pub(super) async fn read(service: &Service, id: ConnectionId, request: Request) -> Result<Response, Refused> {
+    let caller = service.caller(id)?;
+    match request {
+        Request::ListRequests { group, after } => {
+            let (requests, next) = service.list_requests(&caller, group, after).await?;
+            Ok(Response::JoinRequests { requests, next })
+        }
+        Request::ListGroups { after } => service.list_groups(&caller, after).await.map(Response::Groups),
+        Request::DescribeGroup { group } => service.describe_group(&caller, group).await.map(Response::Group),
+        Request::ListFiles { group, after } => service.list_files(&caller, group, after).await.map(Response::Files),
+        Request::FindFile { group, file } => service.find_file(&caller, group, file).await.map(Response::File),
+        Request::ReadInfo { listing, offset } => {
+            service.read_info(&caller, listing, offset).await.map(Response::InfoPage)
+        }
+        _ => Err(Refused::Internal),
+    }
+}
+
+pub(super) async fn change(
+    service: &Service,
+    visitor: &Visitor,
+    uploads: &mut Uploads,
+    request: Request,
+) -> Result<Response, Refused> {
+    match request {
+        Request::CreateUser { user, password } => {
+            service.register(user, password, visitor.source).await.map(|()| Response::Done)
+        }
+        Request::Login { user, password } => service.login(visitor, user, password).await.map(Response::SignedIn),
+        Request::Resume { token } => service.resume(visitor, token).await.map(Response::SignedIn),
+        Request::Logout => {
+            uploads.clear();
+            service.logout(visitor.connection).await.map(|()| Response::Done)
+        }
+        request => change_as_user(service, visitor.connection, uploads, request).await,
+    }
+}
+
+async fn change_as_user(
+    service: &Service,
+    id: ConnectionId,
+    uploads: &mut Uploads,
+    request: Request,
+) -> Result<Response, Refused> {
+    let caller = &service.caller(id)?;
+    let done = |()| Response::Done;
+    match request {
+        Request::CreateGroup { group } => service.create_group(caller, group).await.map(done),
+        Request::JoinGroup { group } => service.join_group(caller, group).await.map(done),
+        Request::LeaveGroup { group } => service.leave_group(caller, group).await.map(Response::Left),
+        Request::AcceptRequest { group, user } => service.decide_request(caller, group, user, true).await.map(done),
+        Request::RejectRequest { group, user } => service.decide_request(caller, group, user, false).await.map(done),
+        Request::OfferListing { group, draft } => {
+            service.offer(caller, uploads, group, draft).await.map(Response::Offered)
+        }
+        Request::PutInfo { upload, offset, bytes } => {
+            service.put_info(caller, uploads, upload, offset, bytes).await.map(done)
+        }
+        Request::CommitListing { upload } => {
+            service.commit_listing(caller, uploads, upload).await.map(Response::Listed)
+        }
+        Request::Share { listing } => service.share(caller, listing).await.map(|_| Response::Done),
+        Request::StopShare { listing } => service.stop_share(caller, listing).await.map(done),
+        Request::Announce { announcements } => service.announce(caller, &announcements).await.map(Response::Announced),
+        Request::Watch { listing } => service.watch(caller, listing).await.map(Response::Peers),
+        Request::Unwatch { listing } => {
+            service.unwatch(caller, listing);
+            Ok(Response::Done)
+        }
+        _ => Err(Refused::Internal),
+    }
+}

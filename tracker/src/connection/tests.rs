@@ -1,0 +1,7 @@
+//! Control connections over real TLS: a raw client against a tracker on a free port.
+
+mod client;
+mod hostile;
+mod members;
+mod sessions;
+mod sharing;

@@ -1,0 +1,92 @@
+//! Every bound of the tracker, in one place (design invariant 3).
+
+use std::time::Duration;
+
+/// From the accept of a connection to its `Hello`.
+pub(crate) const HELLO_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two rounds of the lease sweeper.
+pub(crate) const LEASE_TICK: Duration = Duration::from_secs(1);
+/// A connection that was silent for this many ticks is closed; clients ping every 10 s.
+pub(crate) const LEASE_TICKS: u32 = 25;
+/// A session whose connection was lost this long ago no longer bars a login from elsewhere.
+pub(crate) const LOST_SESSION_GRACE: Duration = Duration::from_secs(30);
+/// How long a session token lives after its last use, in milliseconds: 7 days.
+pub(crate) const SESSION_LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// Between two rounds that renew the sessions of connected clients and drop the expired ones.
+pub(crate) const SESSION_UPKEEP: Duration = Duration::from_secs(3600);
+/// How long a shutdown waits for connections to end.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+
+/// Connections that the system holds ready to be accepted.
+pub(crate) const ACCEPT_BACKLOG: u32 = 4096;
+/// Most connections, if the file limit allows as many.
+pub(crate) const MAX_CONNECTIONS: usize = 16_384;
+/// File descriptors kept for the store, the log, spooled uploads and the runtime.
+pub(crate) const RESERVED_FILES: usize = 256;
+/// Requests of one connection that wait for their turn; each may have 1 MiB.
+pub(crate) const MAX_QUEUED_REQUESTS: usize = 8;
+/// Reading requests of one connection that are answered at the same time.
+pub(crate) const MAX_CONCURRENT_READS: usize = 8;
+/// Answers of one connection that wait for the socket; each may have 1 MiB.
+pub(crate) const MAX_QUEUED_RESPONSES: usize = 8;
+/// Events of one connection that wait for the socket; a client that lets more gather is dropped.
+pub(crate) const MAX_QUEUED_EVENTS: usize = 1024;
+/// Peer changes of one connection that wait for the socket; more are left out, the list is a sample anyway.
+pub(crate) const MAX_PENDING_PEERS: usize = 16_384;
+/// Events about swarms of one connection that wait for the socket; the changes gather meanwhile.
+pub(crate) const MAX_QUEUED_PEER_EVENTS: usize = 8;
+/// Swarm changes are gathered this long into one event.
+pub(crate) const PEERS_DELAY: Duration = Duration::from_millis(20);
+/// Listings that one connection announces.
+pub(crate) const MAX_ANNOUNCED: usize = 100_000;
+/// Swarms that one connection watches.
+pub(crate) const MAX_WATCHED: usize = 4096;
+
+/// Groups that one user owns.
+pub(crate) const MAX_GROUPS_OWNED: u64 = 100;
+/// Join requests of one user that are pending.
+pub(crate) const MAX_PENDING_REQUESTS: u64 = 100;
+/// Listings that one user uploaded, and shares that one user has.
+pub(crate) const MAX_LISTINGS: u64 = 100_000;
+/// Bytes of `info` dictionaries that one user uploaded: 2 GiB.
+pub(crate) const MAX_METADATA_BYTES: u64 = 2 << 30;
+
+/// Uploads of `info` dictionaries in progress on one connection.
+pub(crate) const MAX_UPLOADS: usize = 8;
+/// Bytes of `info` dictionaries in progress over all connections: 1 GiB, on disk.
+pub(crate) const MAX_STAGED_BYTES: u64 = 1 << 30;
+/// `info` dictionaries that are checked and stored at the same time; each is in memory then.
+pub(crate) const MAX_CONCURRENT_COMMITS: usize = 2;
+
+/// Password hashes that wait for a thread, over all addresses; each takes about 25 ms.
+pub(crate) const MAX_QUEUED_PASSWORDS: usize = 1024;
+/// The same for one address (IPv6: /64).
+pub(crate) const MAX_QUEUED_PASSWORDS_PER_ADDRESS: usize = 512;
+/// Most threads that hash passwords; each takes 19 MiB.
+pub(crate) const MAX_PASSWORD_THREADS: usize = 4;
+/// Failed logins in a row of one account from one address before waits begin.
+pub(crate) const FREE_FAILURES: u32 = 5;
+/// Failed logins from one address, over all accounts, before waits begin.
+pub(crate) const FREE_FAILURES_PER_ADDRESS: u32 = 50;
+/// Longest wait after failed logins.
+pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(60);
+/// Failures are forgotten when none followed for this long.
+pub(crate) const BACKOFF_MEMORY: Duration = Duration::from_secs(15 * 60);
+/// Accounts and addresses whose failures are remembered.
+pub(crate) const MAX_BACKOFF_ENTRIES: usize = 65_536;
+
+/// Writes that wait for the store.
+pub(crate) const MAX_QUEUED_WRITES: usize = 1024;
+/// Writes that share one commit.
+pub(crate) const MAX_WRITES_PER_COMMIT: usize = 256;
+/// Connections that read the store.
+pub(crate) const STORE_READERS: usize = 4;
+/// How long a write waits for another tracker's on the same data directory.
+pub(crate) const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest line of the console in bytes.
+pub(crate) const MAX_CONSOLE_LINE: u64 = 4096;
+/// Console lines that wait.
+pub(crate) const MAX_QUEUED_LINES: usize = 16;
+/// Longest settings file in bytes.
+pub(crate) const MAX_SETTINGS_LENGTH: u64 = 64 * 1024;

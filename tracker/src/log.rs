@@ -1,0 +1,33 @@
+//! The log: a file in the data directory, on standard error too with `-v`. Names pass the escaper on their way
+//! here; secrets never come.
+
+use crate::settings::{LogFormat, Settings};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use tracing_appender::non_blocking::WorkerGuard;
+use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
+
+/// Starts logging; the guard writes out what is left when it is dropped.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub(crate) fn begin(settings: &Settings) -> io::Result<WorkerGuard> {
+    let path = settings.data_directory.join("tracker.log");
+    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    let (writer, guard) = tracing_appender::non_blocking(file);
+    let filter = || EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(&settings.log);
+    let to_file = fmt::layer().with_writer(writer).with_ansi(false);
+    let to_file = match settings.log_format {
+        LogFormat::Text => to_file.with_filter(filter()).boxed(),
+        LogFormat::Json => to_file.json().with_filter(filter()).boxed(),
+    };
+    let to_stderr =
+        settings.verbose.then(|| fmt::layer().with_writer(io::stderr).with_ansi(false).with_filter(filter()));
+    // A second tracker in one process (tests) keeps the first one's log.
+    let _ = tracing_subscriber::registry().with(to_file).with(to_stderr).try_init();
+    Ok(guard)
+}

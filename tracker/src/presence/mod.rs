@@ -1,0 +1,303 @@
+//! Who is online with what: live sessions, swarms, and who watches them. All in memory; it goes with the
+//! process, and clients announce again.
+//!
+//! One lock holds it all and is never held across an await. What a caller read from the store may be outdated
+//! when it gets here, so every removal raises a generation, and announcements and watches that rest on facts
+//! from before are turned back, to be read again.
+
+mod swarm;
+mod swarming;
+
+use crate::clock::{Clock, Moment};
+use crate::limits;
+use crate::store::UserId;
+use mini_torrent_common::control::{Event, ListingId};
+use mini_torrent_common::hash::{PeerId, Sha256Hash};
+use mini_torrent_common::names::UserName;
+use mini_torrent_common::tls::PublicKey;
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use swarm::Swarm;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use swarming::{Announced, NotTaken};
+
+/// The number of a connection in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct ConnectionId(pub u64);
+
+/// A connected client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Client {
+    /// The key that it proved.
+    pub key: PublicKey,
+    /// Where it accepts peers.
+    pub address: SocketAddr,
+    /// Its name in swarms.
+    pub peer_id: PeerId,
+    /// Its program.
+    pub agent: String,
+}
+
+/// A connection as presence speaks to it.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    /// Events that wait for the socket.
+    pub events: mpsc::Sender<Event>,
+    /// Rung when swarm changes wait.
+    pub peers_changed: Arc<Notify>,
+    /// Lease ticks since the client was last heard.
+    pub silence: Arc<AtomicU32>,
+    /// Ends the connection.
+    pub close: CancellationToken,
+}
+
+impl Line {
+    /// A client that lets its events gather is dropped; it comes back and asks anew.
+    fn send(&self, event: Event) {
+        if self.events.try_send(event).is_err() {
+            self.close.cancel();
+        }
+    }
+}
+
+/// Why a session cannot be claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotClaimed {
+    /// Another client has it.
+    Elsewhere {
+        /// Where that client is.
+        address: SocketAddr,
+        /// How long it has been signed in.
+        age: Duration,
+    },
+    /// The connection has gone meanwhile.
+    Disconnected,
+}
+
+/// A connected client as the operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OnlineClient {
+    /// The client.
+    pub client: Client,
+    /// Its user, when signed in.
+    pub user: Option<UserName>,
+    /// Files that it has.
+    pub n_seeding: usize,
+    /// Files that it is fetching.
+    pub n_leeching: usize,
+}
+
+/// The memory of one tracker.
+pub(crate) struct Presence {
+    clock: Clock,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    generation: u64,
+    connections: HashMap<ConnectionId, Connected>,
+    sessions: HashMap<UserId, LiveSession>,
+    swarms: HashMap<ListingId, Swarm>,
+}
+
+struct Connected {
+    client: Client,
+    line: Line,
+    /// Whose session this connection has claimed, from before the password's session is stored.
+    claim: Option<UserId>,
+    user: Option<SignedInUser>,
+    announced: HashSet<ListingId>,
+    watched: HashSet<ListingId>,
+    /// Peers that changed in watched swarms since the client was last told.
+    pending: HashMap<ListingId, HashSet<PublicKey>>,
+    n_pending: usize,
+}
+
+struct SignedInUser {
+    id: UserId,
+    name: UserName,
+    digest: Sha256Hash,
+}
+
+struct LiveSession {
+    key: PublicKey,
+    address: SocketAddr,
+    connection: ConnectionId,
+    since: Moment,
+    lost: Option<Moment>,
+}
+
+impl Presence {
+    /// Nobody is online.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, state: Mutex::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client has introduced itself.
+    pub(crate) fn connect(&self, id: ConnectionId, client: Client, line: Line) {
+        let connected = Connected {
+            client,
+            line,
+            claim: None,
+            user: None,
+            announced: HashSet::new(),
+            watched: HashSet::new(),
+            pending: HashMap::new(),
+            n_pending: 0,
+        };
+        self.state().connections.insert(id, connected);
+    }
+
+    /// A connection is gone. What it announced goes at once; its session can be resumed.
+    pub(crate) fn disconnect(&self, id: ConnectionId) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.leave_swarms(id);
+        let Some(connected) = state.connections.remove(&id) else { return };
+        if let Some(session) = connected.claim.and_then(|user| state.sessions.get_mut(&user))
+            && session.connection == id
+        {
+            session.lost = Some(now);
+        }
+    }
+
+    /// Reserves the user's one session for this connection. The same client's older connection loses it at
+    /// once, with the reason as its last word.
+    ///
+    /// # Errors
+    /// When another client is signed in, or was until a moment ago.
+    pub(crate) fn claim(&self, id: ConnectionId, user: UserId) -> Result<(), NotClaimed> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let state = &mut *state;
+        let connected = state.connections.get_mut(&id).ok_or(NotClaimed::Disconnected)?;
+        let Client { key, address, .. } = connected.client;
+        if let Some(session) = state.sessions.get(&user) {
+            let is_live = session.lost.is_none_or(|lost| now.since(lost) < limits::LOST_SESSION_GRACE);
+            if is_live && session.key != key {
+                return Err(NotClaimed::Elsewhere { address: session.address, age: now.since(session.since) });
+            }
+        }
+        connected.claim = Some(user);
+        let session = LiveSession { key, address, connection: id, since: now, lost: None };
+        if let Some(old) = state.sessions.insert(user, session)
+            && old.connection != id
+        {
+            state.sign_out(old.connection, Some("this client has signed in on a new connection"));
+        }
+        Ok(())
+    }
+
+    /// The claimed session is stored: the connection is signed in. `false` when the claim was lost meanwhile.
+    pub(crate) fn confirm(&self, id: ConnectionId, user: UserId, name: UserName, digest: Sha256Hash) -> bool {
+        let mut state = self.state();
+        if state.sessions.get(&user).is_none_or(|session| session.connection != id) {
+            return false;
+        }
+        let Some(connected) = state.connections.get_mut(&id) else { return false };
+        connected.user = Some(SignedInUser { id: user, name, digest });
+        true
+    }
+
+    /// Ends this connection's session or claim.
+    pub(crate) fn sign_out(&self, id: ConnectionId) {
+        let mut state = self.state();
+        let claim = state.connections.get(&id).and_then(|connected| connected.claim);
+        if let Some(user) = claim
+            && state.sessions.get(&user).is_some_and(|session| session.connection == id)
+        {
+            state.sessions.remove(&user);
+        }
+        state.sign_out(id, None);
+    }
+
+    /// Who is signed in on a connection.
+    pub(crate) fn user_of(&self, id: ConnectionId) -> Option<(UserId, UserName)> {
+        let state = self.state();
+        let user = state.connections.get(&id)?.user.as_ref()?;
+        Some((user.id, user.name.clone()))
+    }
+
+    /// The token's digest of the session that a connection has.
+    pub(crate) fn session_of(&self, id: ConnectionId) -> Option<Sha256Hash> {
+        Some(self.state().connections.get(&id)?.user.as_ref()?.digest)
+    }
+
+    /// The digests of all live sessions.
+    pub(crate) fn live_sessions(&self) -> Vec<Sha256Hash> {
+        self.state().connections.values().filter_map(|connected| Some(connected.user.as_ref()?.digest)).collect()
+    }
+
+    /// Tells those of these users who are online.
+    pub(crate) fn notify(&self, users: &[UserId], event: &Event) {
+        let state = self.state();
+        for user in users {
+            let connection = state.sessions.get(user).and_then(|live| state.connections.get(&live.connection));
+            if let Some(connected) = connection.filter(|connected| connected.user.is_some()) {
+                connected.line.send(event.clone());
+            }
+        }
+    }
+
+    /// One tick of the lease clock. Leases count ticks and not time, so a tracker that stood still itself
+    /// closes nobody for it.
+    pub(crate) fn tick(&self) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        for connected in state.connections.values() {
+            if connected.line.silence.fetch_add(1, Ordering::Relaxed) >= limits::LEASE_TICKS {
+                connected.line.close.cancel();
+            }
+        }
+        let is_over = |lost: Moment| now.since(lost) >= limits::LOST_SESSION_GRACE;
+        state.sessions.retain(|_, session| !session.lost.is_some_and(is_over));
+    }
+
+    /// Every connected client, once.
+    pub(crate) fn online(&self) -> Vec<OnlineClient> {
+        let state = self.state();
+        let clients = state.connections.iter().map(|(id, connected)| {
+            let mut n = [0, 0];
+            for listing in &connected.announced {
+                let peer = state.swarms.get(listing).and_then(|swarm| swarm.peer(&connected.client.key));
+                if let Some(peer) = peer.filter(|peer| peer.connection == *id) {
+                    n[usize::from(peer.complete)] += 1;
+                }
+            }
+            OnlineClient {
+                client: connected.client.clone(),
+                user: connected.user.as_ref().map(|user| user.name.clone()),
+                n_seeding: n[1],
+                n_leeching: n[0],
+            }
+        });
+        clients.collect()
+    }
+}
+
+impl State {
+    /// Forgets a connection's user with everything that hung on it.
+    fn sign_out(&mut self, id: ConnectionId, reason: Option<&str>) {
+        self.leave_swarms(id);
+        let Some(connected) = self.connections.get_mut(&id) else { return };
+        connected.claim = None;
+        if connected.user.take().is_some()
+            && let Some(reason) = reason
+        {
+            connected.line.send(Event::SessionEnded { reason: reason.into() });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! What clients and services do to swarms.
+
+use super::swarm::{Swarm, SwarmPeer};
+use super::{ConnectionId, Presence, State};
+use crate::limits;
+use crate::store::UserId;
+use mini_torrent_common::control::{Event, ListingId, MAX_PEERS, PeerContact};
+use mini_torrent_common::hash::GroupId;
+use mini_torrent_common::tls::PublicKey;
+use rand::seq::IteratorRandom;
+use std::collections::HashSet;
+
+/// How many removals there have been.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Generation(u64);
+
+/// An announcement that the rules allow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announced {
+    /// The client takes part in the swarm of a listing.
+    In {
+        /// The listing.
+        listing: ListingId,
+        /// Its group.
+        group: GroupId,
+        /// Whether the client has everything.
+        complete: bool,
+    },
+    /// The client takes no part any more.
+    Gone(ListingId),
+}
+
+impl Announced {
+    fn listing(&self) -> ListingId {
+        match self {
+            Self::In { listing, .. } | Self::Gone(listing) => *listing,
+        }
+    }
+}
+
+/// Why an announcement or a watch was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// Something was removed since the facts were read: read them again.
+    Outdated,
+    /// The connection is not this user's any more.
+    SignedOut,
+    /// The connection has too many already.
+    TooMany,
+}
+
+impl Presence {
+    /// To be taken before the facts are read that an announcement or a watch rests on.
+    pub(crate) fn generation(&self) -> Generation {
+        Generation(self.state().generation)
+    }
+
+    /// Takes a batch of announcements, all or none.
+    ///
+    /// # Errors
+    /// As [`NotTaken`] says.
+    pub(crate) fn announce(
+        &self,
+        id: ConnectionId,
+        user: UserId,
+        facts: Generation,
+        batch: &[Announced],
+    ) -> Result<(), NotTaken> {
+        let mut state = self.state();
+        let connected = state.check(id, user, facts)?;
+        let n_new = batch.iter().filter(|one| !connected.announced.contains(&one.listing())).count();
+        if connected.announced.len() + n_new > limits::MAX_ANNOUNCED {
+            return Err(NotTaken::TooMany);
+        }
+        for one in batch {
+            match *one {
+                Announced::In { listing, group, complete } => state.enter(id, listing, group, complete),
+                Announced::Gone(listing) => state.leave(id, listing),
+            }
+        }
+        Ok(())
+    }
+
+    /// The peers of a swarm, a random sample of a large one; from now on its changes are gathered for this
+    /// connection.
+    ///
+    /// # Errors
+    /// As [`NotTaken`] says.
+    pub(crate) fn watch(
+        &self,
+        id: ConnectionId,
+        user: UserId,
+        facts: Generation,
+        listing: ListingId,
+        group: GroupId,
+    ) -> Result<Vec<PeerContact>, NotTaken> {
+        let mut state = self.state();
+        let connected = state.check(id, user, facts)?;
+        if connected.watched.len() >= limits::MAX_WATCHED && !connected.watched.contains(&listing) {
+            return Err(NotTaken::TooMany);
+        }
+        let key = connected.client.key;
+        if let Some(connected) = state.connections.get_mut(&id) {
+            connected.watched.insert(listing);
+        }
+        let swarm = state.swarms.entry(listing).or_insert_with(|| Swarm::new(group));
+        swarm.watchers.insert(id);
+        let others = swarm.peers().filter(|(other, _)| **other != key).map(|(key, peer)| (*key, *peer));
+        let sample = others.sample(&mut rand::rng(), MAX_PEERS);
+        Ok(sample.into_iter().filter_map(|(key, peer)| state.contact(key, peer)).collect())
+    }
+
+    /// No more changes of this swarm for this connection.
+    pub(crate) fn unwatch(&self, id: ConnectionId, listing: ListingId) {
+        self.state().unwatch(id, listing);
+    }
+
+    /// What the connection's client has not been told of yet, one event a swarm.
+    pub(crate) fn take_peer_events(&self, id: ConnectionId) -> Vec<Event> {
+        let mut state = self.state();
+        let Some(connected) = state.connections.get_mut(&id) else { return Vec::new() };
+        connected.n_pending = 0;
+        let pending = std::mem::take(&mut connected.pending);
+        let events = pending.into_iter().map(|(listing, keys)| {
+            let (mut came, mut left) = (Vec::new(), Vec::new());
+            for key in keys {
+                let peer = state.swarms.get(&listing).and_then(|swarm| swarm.peer(&key));
+                match peer.and_then(|peer| state.contact(key, peer)) {
+                    Some(contact) => came.push(contact),
+                    None => left.push(key),
+                }
+            }
+            Event::Peers { listing, came, left }
+        });
+        events.collect()
+    }
+
+    /// Seeders and leechers of each listing.
+    pub(crate) fn counts(&self, of: impl IntoIterator<Item = ListingId>) -> Vec<(u32, u32)> {
+        let state = self.state();
+        of.into_iter().map(|listing| state.swarms.get(&listing).map_or((0, 0), Swarm::counts)).collect()
+    }
+
+    /// Every peer of a swarm.
+    pub(crate) fn peers_of(&self, listing: ListingId) -> Vec<PeerContact> {
+        let state = self.state();
+        let Some(swarm) = state.swarms.get(&listing) else { return Vec::new() };
+        swarm.peers().filter_map(|(key, peer)| state.contact(*key, *peer)).collect()
+    }
+
+    /// A user is no member of a group any more: it takes no part in the group's swarms and hears nothing of them.
+    pub(crate) fn end_membership(&self, user: UserId, group: GroupId) {
+        let mut state = self.state();
+        state.generation += 1;
+        for id in state.connections_of(user) {
+            let Some(connected) = state.connections.get(&id) else { continue };
+            let of_group = |listing: &&ListingId| state.swarms.get(listing).is_some_and(|swarm| swarm.group == group);
+            let listings: HashSet<_> =
+                connected.announced.union(&connected.watched).filter(of_group).copied().collect();
+            for listing in listings {
+                state.leave(id, listing);
+                state.unwatch(id, listing);
+            }
+        }
+    }
+
+    /// A user shares a listing no more: it is no seeder of it. A leecher may go on.
+    pub(crate) fn end_seeding(&self, user: UserId, listing: ListingId) {
+        let mut state = self.state();
+        state.generation += 1;
+        for id in state.connections_of(user) {
+            let Some(key) = state.connections.get(&id).map(|connected| connected.client.key) else { continue };
+            let peer = state.swarms.get(&listing).and_then(|swarm| swarm.peer(&key));
+            if peer.is_some_and(|peer| peer.complete) {
+                state.leave(id, listing);
+            }
+        }
+    }
+
+    /// Listings are gone; everybody who announced or watches them is told.
+    pub(crate) fn end_listings(&self, listings: &[ListingId]) {
+        let mut state = self.state();
+        state.generation += 1;
+        for listing in listings {
+            let Some(swarm) = state.swarms.remove(listing) else { continue };
+            let announcers = swarm.peers().map(|(_, peer)| peer.connection);
+            let concerned: HashSet<_> = announcers.chain(swarm.watchers.iter().copied()).collect();
+            for id in concerned {
+                let Some(connected) = state.connections.get_mut(&id) else { continue };
+                connected.announced.remove(listing);
+                connected.watched.remove(listing);
+                if let Some(keys) = connected.pending.remove(listing) {
+                    connected.n_pending -= keys.len();
+                }
+                connected.line.send(Event::ListingEnded { listing: *listing });
+            }
+        }
+    }
+}
+
+impl State {
+    fn check(&self, id: ConnectionId, user: UserId, facts: Generation) -> Result<&super::Connected, NotTaken> {
+        let connected = self.connections.get(&id).ok_or(NotTaken::SignedOut)?;
+        if connected.user.as_ref().is_none_or(|signed_in| signed_in.id != user) {
+            return Err(NotTaken::SignedOut);
+        }
+        if facts.0 == self.generation { Ok(connected) } else { Err(NotTaken::Outdated) }
+    }
+
+    fn connections_of(&self, user: UserId) -> Vec<ConnectionId> {
+        // A user has one session; its connection is where it is.
+        self.sessions.get(&user).map(|session| session.connection).into_iter().collect()
+    }
+
+    fn contact(&self, key: PublicKey, peer: SwarmPeer) -> Option<PeerContact> {
+        let connected = self.connections.get(&peer.connection)?;
+        Some(PeerContact {
+            key,
+            address: connected.client.address,
+            peer_id: connected.client.peer_id,
+            user: connected.user.as_ref()?.name.clone(),
+            complete: peer.complete,
+        })
+    }
+
+    fn enter(&mut self, id: ConnectionId, listing: ListingId, group: GroupId, complete: bool) {
+        let Some(connected) = self.connections.get_mut(&id) else { return };
+        connected.announced.insert(listing);
+        let key = connected.client.key;
+        let swarm = self.swarms.entry(listing).or_insert_with(|| Swarm::new(group));
+        if swarm.put(key, SwarmPeer { connection: id, complete }) {
+            self.tell_watchers(listing, key);
+        }
+    }
+
+    fn leave(&mut self, id: ConnectionId, listing: ListingId) {
+        let Some(connected) = self.connections.get_mut(&id) else { return };
+        connected.announced.remove(&listing);
+        let key = connected.client.key;
+        if self.swarms.get_mut(&listing).is_some_and(|swarm| swarm.remove(&key, id)) {
+            self.tell_watchers(listing, key);
+        }
+        self.drop_if_empty(listing);
+    }
+
+    fn unwatch(&mut self, id: ConnectionId, listing: ListingId) {
+        if let Some(connected) = self.connections.get_mut(&id) {
+            connected.watched.remove(&listing);
+            if let Some(keys) = connected.pending.remove(&listing) {
+                connected.n_pending -= keys.len();
+            }
+        }
+        if let Some(swarm) = self.swarms.get_mut(&listing) {
+            swarm.watchers.remove(&id);
+        }
+        self.drop_if_empty(listing);
+    }
+
+    fn drop_if_empty(&mut self, listing: ListingId) {
+        if self.swarms.get(&listing).is_some_and(Swarm::is_empty) {
+            self.swarms.remove(&listing);
+        }
+    }
+
+    /// Takes a connection out of every swarm, as peer and as watcher.
+    pub(super) fn leave_swarms(&mut self, id: ConnectionId) {
+        let Some(connected) = self.connections.get_mut(&id) else { return };
+        let (announced, watched) = (std::mem::take(&mut connected.announced), std::mem::take(&mut connected.watched));
+        for listing in watched {
+            self.unwatch(id, listing);
+        }
+        for listing in announced {
+            self.leave(id, listing);
+        }
+    }
+
+    fn tell_watchers(&mut self, listing: ListingId, key: PublicKey) {
+        let Some(swarm) = self.swarms.get(&listing) else { return };
+        for watcher in &swarm.watchers {
+            let Some(connected) = self.connections.get_mut(watcher) else { continue };
+            if connected.client.key == key || connected.n_pending >= limits::MAX_PENDING_PEERS {
+                continue;
+            }
+            let keys = connected.pending.entry(listing).or_default();
+            // A swarm that changes more than this at once is a sample to its watchers anyway.
+            if keys.len() < MAX_PEERS && keys.insert(key) {
+                connected.n_pending += 1;
+            }
+            connected.line.peers_changed.notify_one();
+        }
+    }
+}

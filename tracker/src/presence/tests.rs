@@ -1,0 +1,256 @@
+//! Sessions, swarms and leases, without sockets.
+
+use super::*;
+use mini_torrent_common::hash::GroupId;
+
+const GROUP: GroupId = GroupId([1; 16]);
+const FILE: ListingId = ListingId(1);
+
+struct Online {
+    id: ConnectionId,
+    events: mpsc::Receiver<Event>,
+    silence: Arc<AtomicU32>,
+    close: CancellationToken,
+}
+
+fn presence() -> (Presence, Clock) {
+    let clock = Clock::manual(0);
+    (Presence::new(clock.clone()), clock)
+}
+
+fn connect(presence: &Presence, id: u64, key: u8) -> Online {
+    let (sender, events) = mpsc::channel(4);
+    let (silence, close) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
+    let line = Line {
+        events: sender,
+        peers_changed: Arc::new(Notify::new()),
+        silence: Arc::clone(&silence),
+        close: close.clone(),
+    };
+    let address = SocketAddr::from(([10, 0, 0, key], 4000));
+    let client = Client { key: PublicKey([key; 32]), address, peer_id: PeerId([key; 20]), agent: "test".into() };
+    presence.connect(ConnectionId(id), client, line);
+    Online { id: ConnectionId(id), events, silence, close }
+}
+
+fn sign_in(presence: &Presence, client: &Online, user: i64) -> Result<(), NotClaimed> {
+    presence.claim(client.id, UserId(user))?;
+    assert!(presence.confirm(client.id, UserId(user), format!("u{user}").parse().unwrap(), Sha256Hash([0; 32])));
+    Ok(())
+}
+
+fn announce(presence: &Presence, client: &Online, user: i64, complete: bool) -> Result<(), NotTaken> {
+    let batch = [Announced::In { listing: FILE, group: GROUP, complete }];
+    presence.announce(client.id, UserId(user), presence.generation(), &batch)
+}
+
+fn watch(presence: &Presence, client: &Online, user: i64) -> usize {
+    presence.watch(client.id, UserId(user), presence.generation(), FILE, GROUP).unwrap().len()
+}
+
+fn counts(presence: &Presence) -> (u32, u32) {
+    presence.counts([FILE])[0]
+}
+
+#[test]
+fn a_session_bars_other_clients_while_live_and_for_thirty_seconds_more() {
+    let (presence, clock) = presence();
+    let (first, second) = (connect(&presence, 1, 1), connect(&presence, 2, 2));
+    sign_in(&presence, &first, 7).unwrap();
+    clock.advance(Duration::from_secs(90));
+    let address = "10.0.0.1:4000".parse().unwrap();
+    let age = Duration::from_secs(90);
+    assert_eq!(presence.claim(second.id, UserId(7)), Err(NotClaimed::Elsewhere { address, age }));
+    presence.disconnect(first.id);
+    clock.advance(limits::LOST_SESSION_GRACE - Duration::from_millis(1));
+    assert!(sign_in(&presence, &second, 7).is_err());
+    let again = connect(&presence, 3, 1);
+    assert!(sign_in(&presence, &again, 7).is_ok(), "the same client at once");
+    presence.disconnect(again.id);
+    clock.advance(limits::LOST_SESSION_GRACE);
+    assert!(sign_in(&presence, &second, 7).is_ok());
+}
+
+#[test]
+fn a_logout_frees_the_session_at_once() {
+    let (presence, _clock) = presence();
+    let (first, second) = (connect(&presence, 1, 1), connect(&presence, 2, 2));
+    sign_in(&presence, &first, 7).unwrap();
+    announce(&presence, &first, 7, true).unwrap();
+    presence.sign_out(first.id);
+    assert_eq!((counts(&presence), presence.user_of(first.id)), ((0, 0), None));
+    assert!(sign_in(&presence, &second, 7).is_ok());
+}
+
+#[test]
+fn a_claim_that_was_overtaken_or_disconnected_signs_nobody_in() {
+    let (presence, _clock) = presence();
+    let (old, new) = (connect(&presence, 1, 1), connect(&presence, 2, 1));
+    presence.claim(old.id, UserId(7)).unwrap();
+    presence.claim(new.id, UserId(7)).unwrap();
+    let confirm = |client: &Online| presence.confirm(client.id, UserId(7), "u".parse().unwrap(), Sha256Hash([0; 32]));
+    assert!(!confirm(&old) && confirm(&new));
+    presence.disconnect(old.id);
+    assert_eq!(presence.claim(old.id, UserId(7)), Err(NotClaimed::Disconnected));
+    assert!(presence.user_of(new.id).is_some());
+}
+
+#[test]
+fn one_client_counts_once_and_its_old_connection_takes_nothing_with_it() {
+    let (presence, _clock) = presence();
+    let old = connect(&presence, 1, 1);
+    sign_in(&presence, &old, 7).unwrap();
+    announce(&presence, &old, 7, false).unwrap();
+    let mut old = old;
+    let new = connect(&presence, 2, 1);
+    sign_in(&presence, &new, 7).unwrap();
+    assert!(matches!(old.events.try_recv(), Ok(Event::SessionEnded { .. })));
+    announce(&presence, &new, 7, true).unwrap();
+    presence.disconnect(old.id);
+    assert_eq!(counts(&presence), (1, 0));
+    presence.disconnect(new.id);
+    assert_eq!(counts(&presence), (0, 0));
+    assert!(presence.state().swarms.is_empty(), "nothing is left behind");
+}
+
+#[test]
+fn watchers_hear_of_others_once_and_of_the_latest_state() {
+    let (presence, _clock) = presence();
+    let (seeder, watcher) = (connect(&presence, 1, 1), connect(&presence, 2, 2));
+    sign_in(&presence, &seeder, 7).unwrap();
+    sign_in(&presence, &watcher, 8).unwrap();
+    assert_eq!(watch(&presence, &watcher, 8), 0);
+    announce(&presence, &watcher, 8, false).unwrap();
+    assert!(presence.take_peer_events(watcher.id).is_empty(), "nobody hears of itself");
+    announce(&presence, &seeder, 7, false).unwrap();
+    announce(&presence, &seeder, 7, true).unwrap();
+    match &presence.take_peer_events(watcher.id)[..] {
+        [Event::Peers { listing: FILE, came, left }] => {
+            assert_eq!((came.len(), came[0].complete, came[0].user.as_str(), left.len()), (1, true, "u7", 0));
+        }
+        other => panic!("{other:?}"),
+    }
+    announce(&presence, &seeder, 7, true).unwrap();
+    assert!(presence.take_peer_events(watcher.id).is_empty(), "nothing changed");
+    presence.disconnect(seeder.id);
+    let left = vec![PublicKey([1; 32])];
+    assert_eq!(presence.take_peer_events(watcher.id), [Event::Peers { listing: FILE, came: vec![], left }]);
+    presence.unwatch(watcher.id, FILE);
+    announce(&presence, &watcher, 8, true).unwrap();
+    assert!(presence.take_peer_events(watcher.id).is_empty());
+}
+
+#[test]
+fn facts_from_before_a_removal_are_turned_back() {
+    let (presence, _clock) = presence();
+    let client = connect(&presence, 1, 1);
+    sign_in(&presence, &client, 7).unwrap();
+    let before = presence.generation();
+    presence.end_membership(UserId(7), GROUP);
+    let batch = [Announced::In { listing: FILE, group: GROUP, complete: true }];
+    assert_eq!(presence.announce(client.id, UserId(7), before, &batch), Err(NotTaken::Outdated));
+    assert_eq!(presence.watch(client.id, UserId(7), before, FILE, GROUP), Err(NotTaken::Outdated));
+    assert_eq!(announce(&presence, &client, 8, true), Err(NotTaken::SignedOut), "another user");
+    assert_eq!(counts(&presence), (0, 0));
+}
+
+#[test]
+fn the_end_of_a_membership_ends_presence_in_that_group_alone() {
+    let (presence, _clock) = presence();
+    let client = connect(&presence, 1, 1);
+    sign_in(&presence, &client, 7).unwrap();
+    announce(&presence, &client, 7, true).unwrap();
+    watch(&presence, &client, 7);
+    let elsewhere = Announced::In { listing: ListingId(2), group: GroupId([2; 16]), complete: true };
+    presence.announce(client.id, UserId(7), presence.generation(), &[elsewhere]).unwrap();
+    presence.end_membership(UserId(7), GROUP);
+    assert_eq!(presence.counts([FILE, ListingId(2)]), [(0, 0), (1, 0)]);
+    assert!(!presence.state().swarms.contains_key(&FILE));
+}
+
+#[test]
+fn the_end_of_a_listing_is_told_to_whom_it_concerns() {
+    let (presence, _clock) = presence();
+    let (mut seeder, mut watcher, mut other) =
+        (connect(&presence, 1, 1), connect(&presence, 2, 2), connect(&presence, 3, 3));
+    for (client, user) in [(&seeder, 7), (&watcher, 8), (&other, 9)] {
+        sign_in(&presence, client, user).unwrap();
+    }
+    announce(&presence, &seeder, 7, true).unwrap();
+    watch(&presence, &watcher, 8);
+    presence.end_listings(&[FILE]);
+    assert_eq!(seeder.events.try_recv(), Ok(Event::ListingEnded { listing: FILE }));
+    assert_eq!(watcher.events.try_recv(), Ok(Event::ListingEnded { listing: FILE }));
+    assert!(other.events.try_recv().is_err() && presence.state().swarms.is_empty());
+}
+
+#[test]
+fn a_user_who_stops_sharing_is_no_seeder_but_may_go_on_leeching() {
+    let (presence, _clock) = presence();
+    let client = connect(&presence, 1, 1);
+    sign_in(&presence, &client, 7).unwrap();
+    announce(&presence, &client, 7, false).unwrap();
+    presence.end_seeding(UserId(7), FILE);
+    assert_eq!(counts(&presence), (0, 1));
+    announce(&presence, &client, 7, true).unwrap();
+    presence.end_seeding(UserId(7), FILE);
+    assert_eq!(counts(&presence), (0, 0));
+}
+
+#[test]
+fn silent_clients_are_closed_by_ticks_and_talking_ones_are_not() {
+    let (presence, clock) = presence();
+    let (silent, talking) = (connect(&presence, 1, 1), connect(&presence, 2, 2));
+    // The tracker itself stood still for an hour: that closes nobody.
+    clock.advance(Duration::from_secs(3600));
+    for _ in 0..limits::LEASE_TICKS {
+        presence.tick();
+        talking.silence.store(0, Ordering::Relaxed);
+    }
+    assert!(!silent.close.is_cancelled());
+    presence.tick();
+    assert!(silent.close.is_cancelled() && !talking.close.is_cancelled());
+}
+
+#[test]
+fn a_client_that_lets_its_events_gather_is_dropped() {
+    let (presence, _clock) = presence();
+    let client = connect(&presence, 1, 1);
+    sign_in(&presence, &client, 7).unwrap();
+    for _ in 0..5 {
+        presence.notify(&[UserId(7), UserId(99)], &Event::RequestAccepted { group: "g".parse().unwrap() });
+    }
+    assert!(client.close.is_cancelled());
+}
+
+#[test]
+fn a_large_swarm_is_sampled_and_its_changes_are_bounded() {
+    use mini_torrent_common::control::MAX_PEERS;
+    let (presence, _clock) = presence();
+    let watcher = connect(&presence, 0, 0);
+    sign_in(&presence, &watcher, 1).unwrap();
+    watch(&presence, &watcher, 1);
+    let clients: Vec<_> = (1..=250).map(|n| connect(&presence, u64::from(n), n)).collect();
+    for (user, client) in (10..).zip(&clients) {
+        sign_in(&presence, client, user).unwrap();
+        announce(&presence, client, user, false).unwrap();
+    }
+    match &presence.take_peer_events(watcher.id)[..] {
+        [Event::Peers { came, .. }] => assert_eq!(came.len(), MAX_PEERS),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(watch(&presence, &watcher, 1), MAX_PEERS);
+    assert_eq!(counts(&presence), (0, 250));
+}
+
+#[test]
+fn every_client_is_online_once_with_what_it_has() {
+    let (presence, _clock) = presence();
+    let (member, _stranger) = (connect(&presence, 1, 1), connect(&presence, 2, 2));
+    sign_in(&presence, &member, 7).unwrap();
+    announce(&presence, &member, 7, true).unwrap();
+    let mut online = presence.online();
+    online.sort_by_key(|client| client.client.address);
+    let shown: Vec<_> = online.iter().map(|one| (one.user.as_ref().map(UserName::as_str), one.n_seeding)).collect();
+    assert_eq!(shown, [(Some("u7"), 1), (None, 0)]);
+}

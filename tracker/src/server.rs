@@ -1,0 +1,185 @@
+//! The listening port: accepts, tells protocols apart, and hands connections over.
+
+use crate::admission::{Admission, Ticket};
+use crate::backoff::address_block;
+use crate::connection::{self, Greeted, Surroundings};
+use crate::limits;
+use crate::presence::ConnectionId;
+use crate::service::Service;
+use mini_torrent_common::control;
+use mini_torrent_common::tls;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The first byte of a TLS connection: a handshake record.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// How long accepting pauses when it failed, usually for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Everything that accepted connections share.
+struct Server {
+    service: Arc<Service>,
+    tls: TlsAcceptor,
+    tasks: TaskTracker,
+}
+
+/// Listens on an address, with room for many clients that come at once; with the usual 128 places some of
+/// them would be kept waiting for seconds.
+///
+/// # Errors
+/// As the system says: the address is taken, not ours, or not allowed.
+pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restarted tracker does not wait for the last connections of its predecessor to be forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(limits::ACCEPT_BACKLOG)
+}
+
+/// Serves until `shutdown`, then closes every connection and waits for what was begun.
+pub(crate) async fn serve(
+    service: Arc<Service>,
+    tls: Arc<rustls::ServerConfig>,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) {
+    let admission = Admission::new(connection_limit());
+    let tasks = TaskTracker::new();
+    tasks.spawn(keep_leases(Arc::clone(&service), shutdown.clone()));
+    tasks.spawn(keep_sessions(Arc::clone(&service), shutdown.clone()));
+    let server = Arc::new(Server { service, tls: TlsAcceptor::from(tls), tasks: tasks.clone() });
+    let mut n_accepted = 0;
+    loop {
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, source) = match accepted {
+            Ok((stream, source)) => (stream, source.ip().to_canonical()),
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        n_accepted += 1;
+        let (id, close) = (ConnectionId(n_accepted), shutdown.child_token());
+        if let Some(ticket) = admission.admit(id, address_block(source), close.clone()) {
+            tasks.spawn(Arc::clone(&server).attend(stream, source, id, close, ticket));
+        }
+    }
+    drop(listener);
+    tasks.close();
+    if tokio::time::timeout(limits::SHUTDOWN_GRACE, tasks.wait()).await.is_err() {
+        tracing::warn!("some requests were still running at the end");
+    }
+}
+
+/// What the first byte of a connection announces.
+enum Protocol {
+    /// TLS, with its ALPN to choose between the control connection and whatever else comes.
+    Tls,
+}
+
+impl Protocol {
+    /// Plain HTTP would be told here by its method's first letter.
+    fn of(first_byte: u8) -> Option<Self> {
+        match first_byte {
+            TLS_HANDSHAKE => Some(Self::Tls),
+            _ => None,
+        }
+    }
+}
+
+impl Server {
+    async fn attend(
+        self: Arc<Self>,
+        stream: TcpStream,
+        source: IpAddr,
+        id: ConnectionId,
+        close: CancellationToken,
+        ticket: Ticket,
+    ) {
+        let clock = self.service.clock();
+        let greeting = clock.within(limits::HELLO_DEADLINE, self.greet(stream, source, id));
+        let greeted = tokio::select! {
+            () = close.cancelled() => None,
+            greeted = greeting => greeted.flatten(),
+        };
+        let Some(greeted) = greeted else { return };
+        let (service, tasks) = (Arc::clone(&self.service), self.tasks.clone());
+        // Boxed, so that a connection which never gets here does not have the room for it.
+        Box::pin(connection::serve(greeted, Surroundings { service, tasks, close, ticket, id })).await;
+    }
+
+    async fn greet(
+        &self,
+        stream: TcpStream,
+        source: IpAddr,
+        id: ConnectionId,
+    ) -> Option<Greeted<TlsStream<TcpStream>>> {
+        // Small answers should not wait for more to come.
+        let _ = stream.set_nodelay(true);
+        let mut first = [0];
+        if stream.peek(&mut first).await.ok()? == 0 {
+            return None;
+        }
+        match Protocol::of(first[0])? {
+            Protocol::Tls => {}
+        }
+        let stream = match self.tls.accept(stream).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%source, %error, "no TLS came about");
+                return None;
+            }
+        };
+        let session = stream.get_ref().1;
+        // Without ALPN rustls lets a client through; here it has to say what it wants.
+        if session.alpn_protocol() != Some(control::ALPN) {
+            return None;
+        }
+        let key = tls::peer_key(session)?;
+        let greeted = connection::greet(stream, id, key, source, self.service.clock().wall_ms()).await;
+        greeted.inspect_err(|error| tracing::debug!(%source, %error, "no Hello came")).ok()?
+    }
+}
+
+async fn keep_leases(service: Arc<Service>, shutdown: CancellationToken) {
+    let ticks = async {
+        loop {
+            service.clock().sleep(limits::LEASE_TICK).await;
+            service.presence().tick();
+        }
+    };
+    shutdown.run_until_cancelled(ticks).await;
+}
+
+async fn keep_sessions(service: Arc<Service>, shutdown: CancellationToken) {
+    let upkeep = async {
+        loop {
+            if let Err(error) = service.keep_sessions().await {
+                tracing::warn!(%error, "sessions could not be looked after");
+            }
+            service.clock().sleep(limits::SESSION_UPKEEP).await;
+        }
+    };
+    shutdown.run_until_cancelled(upkeep).await;
+}
+
+/// Raises the soft file limit to the hard one and keeps the connections below it.
+fn connection_limit() -> usize {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let n_files = if raised.is_ok() { maximum } else { current };
+    let n_files = n_files.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    n_files.saturating_sub(limits::RESERVED_FILES).clamp(1, limits::MAX_CONNECTIONS)
+}

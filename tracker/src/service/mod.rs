@@ -1,0 +1,160 @@
+//! The use cases, one method each. A method asks the domain's rules, the store and the presence; it knows
+//! nothing of connections beyond their number.
+
+mod accounts;
+mod groups;
+mod listings;
+mod sessions;
+mod swarms;
+mod uploads;
+
+pub(crate) use uploads::Uploads;
+
+use crate::backoff::Backoff;
+use crate::clock::Clock;
+use crate::domain::{self, Operation, Refused, Standing};
+use crate::limits;
+use crate::passwords::Passwords;
+use crate::presence::{Client, ConnectionId, Presence};
+use crate::store::{GroupStanding, Rule, Store, StoreError, UserId};
+use mini_torrent_common::names::{GroupName, UserName};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::Semaphore;
+
+type Result<T> = std::result::Result<T, Refused>;
+
+/// What the operator decides about the service.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    /// Whether strangers may create accounts.
+    pub registration_open: bool,
+    /// Whether the built-in group is there.
+    pub public_group: bool,
+    /// Where uploads are kept until they are complete.
+    pub spool_directory: PathBuf,
+}
+
+/// The use cases with everything they need.
+pub(crate) struct Service {
+    store: Store,
+    presence: Presence,
+    clock: Clock,
+    passwords: Passwords,
+    backoff: Backoff,
+    policy: Policy,
+    staged_bytes: Arc<AtomicU64>,
+    commits: Semaphore,
+}
+
+/// A client on its connection, signed in or not.
+#[derive(Debug, Clone)]
+pub(crate) struct Visitor {
+    /// The connection.
+    pub connection: ConnectionId,
+    /// The client.
+    pub client: Client,
+    /// Where the connection comes from.
+    pub source: IpAddr,
+}
+
+/// A signed-in user on a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    /// The account.
+    pub user: UserId,
+    /// Its name.
+    pub name: UserName,
+    /// The connection.
+    pub connection: ConnectionId,
+}
+
+impl Service {
+    /// Puts the parts together.
+    pub(crate) fn new(store: Store, clock: Clock, passwords: Passwords, policy: Policy) -> Self {
+        Self {
+            store,
+            presence: Presence::new(clock.clone()),
+            backoff: Backoff::new(clock.clone()),
+            clock,
+            passwords,
+            policy,
+            staged_bytes: Arc::default(),
+            commits: Semaphore::new(limits::MAX_CONCURRENT_COMMITS),
+        }
+    }
+
+    /// The clock that everything here goes by.
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Who is online.
+    pub(crate) fn presence(&self) -> &Presence {
+        &self.presence
+    }
+
+    /// What is durable.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Who is signed in on a connection.
+    ///
+    /// # Errors
+    /// [`Refused::NotLoggedIn`].
+    pub(crate) fn caller(&self, connection: ConnectionId) -> Result<Caller> {
+        let (user, name) = self.presence.user_of(connection).ok_or(Refused::NotLoggedIn)?;
+        Ok(Caller { user, name, connection })
+    }
+
+    /// The rule of an operation, to be asked inside a transaction.
+    fn rule(&self, operation: Operation) -> Rule {
+        let public_group = self.policy.public_group;
+        Box::new(move |standing| permit(public_group, operation, standing))
+    }
+
+    /// The group of this name, if the user may do this with it.
+    async fn group_for(&self, operation: Operation, group: GroupName, user: UserId) -> Result<GroupStanding> {
+        let found = self.store.standing(group, user).await.map_err(no_such_group)?;
+        permit(self.policy.public_group, operation, found.standing)?;
+        Ok(found)
+    }
+}
+
+/// The domain's rule, but for a built-in group that the operator took away.
+fn permit(public_group: bool, operation: Operation, standing: Standing) -> Result<()> {
+    match standing.built_in && !public_group {
+        true => Err(Refused::NoSuchGroup),
+        false => domain::permit(operation, standing),
+    }
+}
+
+fn no_such_group(error: StoreError) -> Refused {
+    or(error, Refused::NoSuchGroup, Refused::Internal)
+}
+
+fn no_such_file(error: StoreError) -> Refused {
+    or(error, Refused::NoSuchFile, Refused::Internal)
+}
+
+/// What a store's error means where it came up.
+fn or(error: StoreError, not_found: Refused, conflict: Refused) -> Refused {
+    match error {
+        StoreError::NotFound => not_found,
+        StoreError::Conflict => conflict,
+        StoreError::Unavailable => Refused::StoreUnavailable,
+        StoreError::Refused(refused) => refused,
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        or(error, Self::Internal, Self::Internal)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

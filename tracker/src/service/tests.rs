@@ -1,0 +1,165 @@
+//! Use cases against a real store, with a clock that the test sets and no sockets.
+
+use super::*;
+use crate::presence::Line;
+use mini_torrent_common::control::Event;
+use mini_torrent_common::hash::{GroupId, PeerId};
+use mini_torrent_common::secret::Password;
+use mini_torrent_common::tls::{Fingerprint, PublicKey};
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) struct Stage {
+    pub(crate) service: Arc<Service>,
+    pub(crate) clock: Clock,
+    _directory: tempfile::TempDir,
+}
+
+impl Stage {
+    pub(crate) async fn new() -> Self {
+        Self::with(|policy| policy).await
+    }
+
+    pub(crate) async fn with(change: impl FnOnce(Policy) -> Policy) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let key = Fingerprint(mini_torrent_common::hash::Sha256Hash([1; 32]));
+        store.found(key, GroupId([0; 16]), 1).await.unwrap();
+        let clock = Clock::manual(1_000_000);
+        let spool_directory = directory.path().into();
+        let policy = change(Policy { registration_open: true, public_group: true, spool_directory });
+        let passwords = Passwords::with_cost(8, 1).unwrap();
+        let service = Arc::new(Service::new(store, clock.clone(), passwords, policy));
+        Self { service, clock, _directory: directory }
+    }
+
+    pub(crate) fn connect(&self, id: u64) -> (Visitor, mpsc::Receiver<Event>) {
+        let (sender, events) = mpsc::channel(16);
+        let byte = u8::try_from(id).unwrap();
+        let address = SocketAddr::from(([10, 0, 0, byte], 4000));
+        let client =
+            Client { key: PublicKey([byte; 32]), address, peer_id: PeerId([byte; 20]), agent: "t\u{1b}".into() };
+        let line = Line {
+            events: sender,
+            peers_changed: Arc::new(Notify::new()),
+            silence: Arc::new(AtomicU32::new(0)),
+            close: CancellationToken::new(),
+        };
+        self.service.presence.connect(ConnectionId(id), client.clone(), line);
+        (Visitor { connection: ConnectionId(id), client, source: address.ip() }, events)
+    }
+
+    /// A new account, signed in on a new connection.
+    pub(crate) async fn member(&self, id: u64, user: &str) -> (Caller, mpsc::Receiver<Event>) {
+        let (visitor, events) = self.connect(id);
+        let name: UserName = user.parse().unwrap();
+        self.service.register(name.clone(), password(), visitor.source).await.unwrap();
+        self.service.login(&visitor, name, password()).await.unwrap();
+        (self.service.caller(visitor.connection).unwrap(), events)
+    }
+}
+
+fn password() -> Password {
+    Password::new("12345678".into())
+}
+
+fn group() -> GroupName {
+    "lab".parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_session_lives_seven_days_after_its_last_use() {
+    let stage = Stage::new().await;
+    let (visitor, _events) = stage.connect(1);
+    stage.service.register("bob".parse().unwrap(), password(), visitor.source).await.unwrap();
+    let signed_in = stage.service.login(&visitor, "bob".parse().unwrap(), password()).await.unwrap();
+    let almost = Duration::from_millis(limits::SESSION_LIFE_MS - 1);
+    for _ in 0..2 {
+        stage.service.presence.disconnect(visitor.connection);
+        stage.clock.advance(almost);
+        let (visitor, _events) = stage.connect(1);
+        assert!(stage.service.resume(&visitor, signed_in.token.clone()).await.is_ok(), "renewed by its use");
+    }
+    // A client that stays connected keeps its session without resuming it.
+    stage.clock.advance(almost);
+    stage.service.keep_sessions().await.unwrap();
+    stage.service.presence.disconnect(visitor.connection);
+    stage.clock.advance(Duration::from_millis(limits::SESSION_LIFE_MS));
+    stage.service.keep_sessions().await.unwrap();
+    let (visitor, _events) = stage.connect(1);
+    assert_eq!(stage.service.resume(&visitor, signed_in.token).await, Err(Refused::SessionEnded));
+}
+
+#[tokio::test]
+async fn a_later_login_ends_the_tokens_of_before() {
+    let stage = Stage::new().await;
+    let (first, _events) = stage.connect(1);
+    stage.service.register("bob".parse().unwrap(), password(), first.source).await.unwrap();
+    let old = stage.service.login(&first, "bob".parse().unwrap(), password()).await.unwrap();
+    stage.service.presence.disconnect(first.connection);
+    stage.clock.advance(limits::LOST_SESSION_GRACE);
+    let (second, _events) = stage.connect(2);
+    stage.service.login(&second, "bob".parse().unwrap(), password()).await.unwrap();
+    let (first, _events) = stage.connect(1);
+    assert_eq!(stage.service.resume(&first, old.token).await, Err(Refused::SessionEnded));
+}
+
+/// Who is told of a request: the owner, and nobody else.
+#[tokio::test]
+async fn a_join_request_is_told_to_those_who_decide() {
+    let stage = Stage::new().await;
+    let (olga, mut olgas) = stage.member(1, "olga").await;
+    let (bob, mut bobs) = stage.member(2, "bob").await;
+    let (eve, _eves) = stage.member(3, "eve").await;
+    stage.service.create_group(&olga, group()).await.unwrap();
+    stage.service.join_group(&bob, group()).await.unwrap();
+    stage.service.decide_request(&olga, group(), bob.name.clone(), true).await.unwrap();
+    stage.service.join_group(&eve, group()).await.unwrap();
+    let told = |user: &Caller| Event::JoinRequested { group: group(), user: user.name.clone() };
+    assert_eq!((olgas.try_recv(), olgas.try_recv()), (Ok(told(&bob)), Ok(told(&eve))));
+    assert_eq!(bobs.try_recv(), Ok(Event::RequestAccepted { group: group() }));
+    assert!(bobs.try_recv().is_err(), "a plain member decides nothing");
+}
+
+#[tokio::test]
+async fn a_user_owns_so_many_groups_and_no_more() {
+    let stage = Stage::new().await;
+    let (olga, _events) = stage.member(1, "olga").await;
+    for n in 0..limits::MAX_GROUPS_OWNED {
+        stage.service.create_group(&olga, format!("g{n}").parse().unwrap()).await.unwrap();
+    }
+    let one_more = stage.service.create_group(&olga, "more".parse().unwrap()).await;
+    assert!(matches!(one_more, Err(Refused::QuotaExceeded { limit: limits::MAX_GROUPS_OWNED, .. })), "{one_more:?}");
+    let taken = stage.service.create_group(&olga, "G0".parse().unwrap()).await;
+    assert_eq!(taken, Err(Refused::GroupExists), "the name is answered first");
+}
+
+#[tokio::test]
+async fn an_operator_can_take_the_built_in_group_away() {
+    let stage = Stage::with(|policy| Policy { public_group: false, ..policy }).await;
+    let (bob, _events) = stage.member(1, "bob").await;
+    let public: GroupName = "public".parse().unwrap();
+    assert_eq!(stage.service.list_groups(&bob, None).await, Ok(vec![]));
+    assert_eq!(stage.service.describe_group(&bob, public.clone()).await, Err(Refused::NoSuchGroup));
+    assert_eq!(stage.service.list_files(&bob, public.clone(), None).await, Err(Refused::NoSuchGroup));
+    assert_eq!(stage.service.create_group(&bob, public).await, Err(Refused::BuiltInGroup), "reserved for ever");
+}
+
+#[tokio::test]
+async fn an_address_that_fails_does_not_lock_the_owner_out_from_another() {
+    let stage = Stage::new().await;
+    let (owner, _events) = stage.connect(1);
+    let (guesser, _events) = stage.connect(2);
+    let bob: UserName = "bob".parse().unwrap();
+    stage.service.register(bob.clone(), password(), owner.source).await.unwrap();
+    for _ in 0..limits::FREE_FAILURES {
+        let guess = stage.service.login(&guesser, bob.clone(), Password::new("guess".into())).await;
+        assert_eq!(guess, Err(Refused::WrongCredentials));
+    }
+    let right = stage.service.login(&guesser, bob.clone(), password()).await;
+    assert_eq!(right, Err(Refused::TooManyFailures { wait: Duration::from_secs(1) }));
+    assert!(stage.service.login(&owner, bob, password()).await.is_ok());
+}

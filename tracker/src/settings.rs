@@ -1,0 +1,299 @@
+//! What the operator sets: flags over environment over file.
+
+use clap::{Parser, ValueEnum};
+use mini_torrent_common::tracker_info;
+use serde::Deserialize;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+const ENVIRONMENT: &str = "MINI_TRACKER_";
+
+/// The tracker of Mini-Torrent: keeps accounts, groups and listings, and tells the members' clients where to
+/// find each other. It never sees the content of a file.
+///
+/// It serves until SIGTERM, Ctrl-C or the console's `quit`. While it runs it reads commands from standard
+/// input; `help` lists them. Everything that it acknowledged survives any kind of end.
+#[derive(Debug, Parser)]
+#[command(name = "mini-tracker", version)]
+#[command(after_help = "Several trackers on one host share one data directory. The deployment's key is in \
+    identity.key there; its fingerprint is printed at the start, for users to compare.\n\n\
+    Examples:\n  mini-tracker tracker_info.txt 1\n  mini-tracker tracker_info.txt 2 --data-dir /srv/tracker \
+    --registration closed")]
+struct Arguments {
+    /// The file with the addresses of the deployment's trackers, in order
+    #[arg(value_name = "TRACKER_INFO_FILE")]
+    tracker_info: PathBuf,
+
+    /// Which of them this one is, counted from 1
+    #[arg(value_name = "TRACKER_NUMBER")]
+    number: usize,
+
+    /// Where database, key and log are [default: mini-tracker.data beside the tracker info file]
+    #[arg(long, value_name = "DIR", env = "MINI_TRACKER_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Whether strangers may create accounts [default: open]
+    #[arg(long, value_enum, value_name = "WHO", env = "MINI_TRACKER_REGISTRATION")]
+    registration: Option<Registration>,
+
+    /// Take away the built-in group `public`, of which every account is a member
+    #[arg(long, env = "MINI_TRACKER_NO_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
+    no_public: bool,
+
+    /// How the log is written [default: text]
+    #[arg(long, value_enum, value_name = "FORMAT", env = "MINI_TRACKER_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+
+    /// What is logged, as tracing filters: info, debug, mini_torrent_tracker=trace [default: info]
+    #[arg(long, value_name = "FILTER", env = "MINI_TRACKER_LOG")]
+    log: Option<String>,
+
+    /// Log to standard error too
+    #[arg(short, long)]
+    verbose: bool,
+
+    /// A settings file (TOML) with the keys data-dir, registration, public, log-format, log
+    #[arg(long, value_name = "FILE", env = "MINI_TRACKER_CONFIG")]
+    config: Option<PathBuf>,
+
+    /// Listen here instead; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    listen: Option<SocketAddr>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct FileSettings {
+    data_dir: Option<PathBuf>,
+    registration: Option<Registration>,
+    public: Option<bool>,
+    log_format: Option<LogFormat>,
+    log: Option<String>,
+}
+
+/// Who may create accounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Registration {
+    /// Everybody who reaches the tracker
+    Open,
+    /// The operator alone, on the console
+    Closed,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// One line of text an event
+    Text,
+    /// One JSON object an event
+    Json,
+}
+
+/// Where to listen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Listen {
+    /// As tracker_info.txt says; a host name is looked up.
+    Host(String, u16),
+    /// As the command line says.
+    Address(SocketAddr),
+}
+
+/// The settings that hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Where to listen.
+    pub listen: Listen,
+    /// Where database, key and log are.
+    pub data_directory: PathBuf,
+    /// Who may create accounts.
+    pub registration: Registration,
+    /// Whether the built-in group is there.
+    pub public_group: bool,
+    /// The form of the log.
+    pub log_format: LogFormat,
+    /// What is logged.
+    pub log: String,
+    /// Whether it goes to standard error too.
+    pub verbose: bool,
+}
+
+/// Why there are no settings.
+#[derive(Debug)]
+pub(crate) enum SettingsError {
+    /// Help or the version was asked for: this text.
+    Shown(String),
+    /// Something is wrong: one line.
+    Wrong(String),
+}
+
+impl Settings {
+    /// Reads the command line, the environment and the settings file.
+    ///
+    /// # Errors
+    /// One line that names what is wrong, or the help that was asked for.
+    pub(crate) fn read(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Self, SettingsError> {
+        let arguments = Arguments::try_parse_from(arguments).map_err(|error| match error.use_stderr() {
+            true => SettingsError::Wrong(one_line(&error.to_string())),
+            false => SettingsError::Shown(error.to_string()),
+        })?;
+        check_environment(std::env::vars_os().map(|(name, _)| name)).map_err(SettingsError::Wrong)?;
+        let file = match &arguments.config {
+            Some(path) => read_file(path).map_err(SettingsError::Wrong)?,
+            None => FileSettings::default(),
+        };
+        merge(arguments, file).map_err(SettingsError::Wrong)
+    }
+}
+
+fn merge(arguments: Arguments, file: FileSettings) -> Result<Settings, String> {
+    let info = &arguments.tracker_info;
+    let text = read_bounded(info, tracker_info::MAX_LENGTH as u64).map_err(|error| in_file(info, error))?;
+    let trackers = tracker_info::parse(&text).map_err(|error| in_file(info, error))?;
+    let index = arguments.number.checked_sub(1);
+    let tracker = index.and_then(|index| trackers.get(index)).ok_or_else(|| {
+        let (n, number) = (trackers.len(), arguments.number);
+        in_file(info, format!("it names {n} tracker{}, there is no number {number}", if n == 1 { "" } else { "s" }))
+    })?;
+    let listen = match arguments.listen {
+        Some(address) => Listen::Address(address),
+        None => Listen::Host(tracker.host.clone(), tracker.port),
+    };
+    Ok(Settings {
+        listen,
+        data_directory: arguments
+            .data_dir
+            .or(file.data_dir)
+            .unwrap_or_else(|| info.parent().unwrap_or(Path::new("")).join("mini-tracker.data")),
+        registration: arguments.registration.or(file.registration).unwrap_or(Registration::Open),
+        public_group: !arguments.no_public && file.public.unwrap_or(true),
+        log_format: arguments.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
+        log: arguments.log.or(file.log).unwrap_or_else(|| "info".into()),
+        verbose: arguments.verbose,
+    })
+}
+
+fn in_file(path: &Path, problem: impl std::fmt::Display) -> String {
+    format!("{}: {problem}", path.display())
+}
+
+fn read_file(path: &Path) -> Result<FileSettings, String> {
+    let text = read_bounded(path, crate::limits::MAX_SETTINGS_LENGTH).map_err(|error| in_file(path, error))?;
+    toml::from_str(&text).map_err(|error| {
+        let line = error.span().map(|span| 1 + text.bytes().take(span.start).filter(|byte| *byte == b'\n').count());
+        let place = line.map(|line| format!("line {line}: ")).unwrap_or_default();
+        in_file(path, format!("{place}{}", one_line(error.message())))
+    })
+}
+
+fn read_bounded(path: &Path, limit: u64) -> io::Result<String> {
+    let file = File::open(path)?;
+    let mut text = String::new();
+    // One byte more than allowed, so that a longer file is seen to be longer.
+    file.take(limit + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes")));
+    }
+    Ok(text)
+}
+
+/// A misspelt variable would otherwise do nothing, silently.
+fn check_environment(names: impl IntoIterator<Item = std::ffi::OsString>) -> Result<(), String> {
+    const KNOWN: [&str; 6] = ["DATA_DIR", "REGISTRATION", "NO_PUBLIC", "LOG_FORMAT", "LOG", "CONFIG"];
+    for name in names {
+        let name = name.to_string_lossy();
+        if let Some(setting) = name.strip_prefix(ENVIRONMENT)
+            && !KNOWN.contains(&setting)
+        {
+            return Err(format!("there is no setting {name} for the environment"));
+        }
+    }
+    Ok(())
+}
+
+/// What stands before the usage, on one line.
+fn one_line(text: &str) -> String {
+    let head = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let words: Vec<_> = head.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
+    let line = words.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Place(tempfile::TempDir);
+
+    impl Place {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            std::fs::write(directory.path().join("info.txt"), "127.0.0.1\n18000\nlocalhost:18001\n").unwrap();
+            Self(directory)
+        }
+
+        fn path(&self, name: &str) -> String {
+            self.0.path().join(name).display().to_string()
+        }
+
+        fn read(&self, arguments: &[&str]) -> Result<Settings, String> {
+            let info = self.path("info.txt");
+            let all = ["mini-tracker", &info].into_iter().chain(arguments.iter().copied());
+            Settings::read(all.map(Into::into)).map_err(|error| match error {
+                SettingsError::Shown(text) | SettingsError::Wrong(text) => text,
+            })
+        }
+    }
+
+    #[test]
+    fn defaults_stand_beside_the_info_file() {
+        let place = Place::new();
+        let settings = place.read(&["2"]).unwrap();
+        assert_eq!(settings.listen, Listen::Host("localhost".into(), 18001));
+        assert_eq!(settings.data_directory, place.0.path().join("mini-tracker.data"));
+        assert!(settings.public_group && settings.registration == Registration::Open);
+    }
+
+    /// D11: flag over file, and what is wrong is named.
+    #[test]
+    fn d11_a_flag_overrides_the_file_and_unknown_keys_are_named() {
+        let place = Place::new();
+        let config = place.path("tracker.toml");
+        std::fs::write(&config, "registration = \"closed\"\nlog-format = \"json\"\n").unwrap();
+        let settings = place.read(&["1", "--config", &config, "--log-format", "text"]).unwrap();
+        assert_eq!((settings.registration, settings.log_format), (Registration::Closed, LogFormat::Text));
+        std::fs::write(&config, "log = \"info\"\nregistratoin = \"closed\"\n").unwrap();
+        let error = place.read(&["1", "--config", &config]).unwrap_err();
+        assert!(error.contains("registratoin") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_number_file_or_line_is_named_on_one_line() {
+        let place = Place::new();
+        for (arguments, part) in [
+            (&["3"][..], "names 2 trackers, there is no number 3"),
+            (&["0"], "no number 0"),
+            (&["x"], "'x'"),
+            (&[], "TRACKER_NUMBER"),
+            (&["1", "--registration", "half"], "half"),
+            (&["1", "--colour"], "--colour"),
+        ] {
+            let error = place.read(arguments).unwrap_err();
+            assert!(error.contains(part) && error.lines().count() == 1, "{error}");
+        }
+        std::fs::write(place.path("info.txt"), "127.0.0.1\n18000\nnonsense!\n").unwrap();
+        let error = place.read(&["1"]).unwrap_err();
+        assert!(error.contains("info.txt") && error.contains("line 3"), "{error}");
+        std::fs::remove_file(place.path("info.txt")).unwrap();
+        assert!(place.read(&["1"]).unwrap_err().contains("info.txt"));
+    }
+
+    #[test]
+    fn an_unknown_variable_is_named() {
+        assert!(check_environment(["MINI_TRACKER_LOG".into(), "PATH".into()]).is_ok());
+        assert!(check_environment(["MINI_TRACKER_LGO".into()]).unwrap_err().contains("MINI_TRACKER_LGO"));
+    }
+}

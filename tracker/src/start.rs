@@ -1,0 +1,149 @@
+//! From a configuration to a tracker that is ready to serve.
+
+use crate::clock::Clock;
+use crate::identity::{self, IdentityError};
+use crate::passwords::Passwords;
+use crate::server;
+use crate::service::{Policy, Service};
+use crate::store::{OpenError, Store, StoreError};
+use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::hash::GroupId;
+use mini_torrent_common::tls::{self, Fingerprint};
+use rand::RngExt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// What a tracker is made of, besides its listener.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Holds the database, the deployment's key and the log. Created when missing.
+    pub data_directory: PathBuf,
+    /// Whether strangers may create accounts.
+    pub registration_open: bool,
+    /// Whether the built-in group `public` is there.
+    pub public_group: bool,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Config {
+    /// The defaults: open registration, the built-in group, the machine's clock.
+    pub fn new(data_directory: impl Into<PathBuf>) -> Self {
+        let data_directory = data_directory.into();
+        Self { data_directory, registration_open: true, public_group: true, clock: Clock::system() }
+    }
+}
+
+/// Why a tracker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory cannot be used.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The database cannot be used.
+    #[error("{}: {error}", path.display())]
+    Database {
+        /// Its directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: OpenError,
+    },
+    /// The database was opened but does not answer.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// The deployment's key is missing, malformed or another one.
+    #[error("{0}")]
+    Identity(#[from] IdentityError),
+    /// The cryptographic library refused.
+    #[error("{0}")]
+    Cryptography(String),
+}
+
+impl StartError {
+    /// The stable code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Io { .. } => ErrorCode::Io,
+            Self::Database { .. } | Self::Store(_) => ErrorCode::StoreUnavailable,
+            Self::Identity(error) => error.code(),
+            Self::Cryptography(_) => ErrorCode::Internal,
+        }
+    }
+}
+
+/// A tracker that is ready to serve.
+pub struct Tracker {
+    service: Arc<Service>,
+    tls: Arc<rustls::ServerConfig>,
+    fingerprint: Fingerprint,
+}
+
+impl Tracker {
+    /// Opens the data directory, creating what is missing. Several trackers may share one.
+    ///
+    /// # Errors
+    /// When it cannot be used, or belongs to another deployment or a newer program.
+    pub async fn open(config: Config) -> Result<Self, StartError> {
+        let Config { data_directory, registration_open, public_group, clock } = config;
+        create_private_directory(&data_directory)?;
+        let directory = data_directory.clone();
+        let opened = tokio::task::spawn_blocking(move || -> Result<(Store, File), StartError> {
+            // Held until the deployment is founded: neither the migrations nor the making of the key bear
+            // two trackers at once.
+            let lock = start_lock(&directory)?;
+            let path = directory.clone();
+            let store = Store::open(&directory).map_err(|error| StartError::Database { path, error })?;
+            Ok((store, lock))
+        });
+        let (store, _lock) = opened.await.map_err(|error| StartError::Cryptography(error.to_string()))??;
+        let known = store.deployment().await?;
+        let identity = identity::load_or_create(&data_directory, known)?;
+        let fingerprint = identity.public().fingerprint();
+        store.found(fingerprint, GroupId(rand::rng().random()), clock.wall_ms()).await?;
+        let tls = tls::control_server_config(&identity).map_err(|error| StartError::Cryptography(error.to_string()))?;
+        let passwords = Passwords::new().map_err(|error| StartError::Cryptography(error.to_string()))?;
+        let policy = Policy { registration_open, public_group, spool_directory: data_directory };
+        let service = Arc::new(Service::new(store, clock, passwords, policy));
+        Ok(Self { service, tls: Arc::new(tls), fingerprint })
+    }
+
+    /// The deployment's key as people compare it.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
+    pub(crate) fn service(&self) -> Arc<Service> {
+        Arc::clone(&self.service)
+    }
+
+    /// Serves on `listener` until `shutdown`; then everything acknowledged is durable and the store closed.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        server::serve(Arc::clone(&self.service), self.tls, listener, shutdown).await;
+        self.service.store().close().await;
+    }
+}
+
+fn create_private_directory(path: &Path) -> Result<(), StartError> {
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    created.map_err(|error| StartError::Io { path: path.into(), error })
+}
+
+fn start_lock(directory: &Path) -> Result<File, StartError> {
+    let path = directory.join("start.lock");
+    let lock = || -> io::Result<File> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        file.lock()?;
+        Ok(file)
+    };
+    lock().map_err(|error| StartError::Io { path: path.clone(), error })
+}

@@ -1,0 +1,323 @@
+//! What every store must do, against its method list alone. Another database runs the same suite by
+//! giving another [`open`].
+
+use super::*;
+use crate::domain::{self, Quota, Refused, Standing};
+use mini_torrent_common::control::{INFO_PAGE_LENGTH, Left, ListingDraft, Role};
+use mini_torrent_common::hash::{InfoHash, Sha1Hash};
+use mini_torrent_common::tls::PublicKey;
+use std::sync::Arc;
+
+struct Opened {
+    store: Store,
+    directory: tempfile::TempDir,
+}
+
+const KEY: Fingerprint = Fingerprint(Sha256Hash([1; 32]));
+
+async fn open() -> Opened {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path()).unwrap();
+    store.found(KEY, GroupId([0; 16]), 1).await.unwrap();
+    Opened { store, directory }
+}
+
+impl Opened {
+    /// As after a restart.
+    async fn reopen(self) -> Self {
+        self.store.close().await;
+        Self { store: Store::open(self.directory.path()).unwrap(), directory: self.directory }
+    }
+}
+
+fn user_name(name: &str) -> UserName {
+    name.parse().unwrap()
+}
+
+fn lab() -> GroupName {
+    "Lab".parse().unwrap()
+}
+
+const LAB: GroupId = GroupId([7; 16]);
+
+fn any() -> Rule {
+    Box::new(|_| Ok(()))
+}
+
+fn no() -> Rule {
+    Box::new(|_| Err(Refused::NotAMember))
+}
+
+fn plenty(_: Quota, _: u64) -> std::result::Result<(), Refused> {
+    Ok(())
+}
+
+fn none(quota: Quota, n: u64) -> std::result::Result<(), Refused> {
+    Err(Refused::QuotaExceeded { what: "things", limit: u64::from(quota == Quota::Groups) + n })
+}
+
+async fn users<const N: usize>(store: &Store, names: [&str; N]) -> [UserId; N] {
+    let mut ids = [UserId(0); N];
+    for (id, name) in ids.iter_mut().zip(names) {
+        *id = store.create_user(user_name(name), "hash".into(), 5).await.unwrap();
+    }
+    ids
+}
+
+/// A group `Lab` of the first with the others as members.
+async fn members<const N: usize>(store: &Store, names: [&str; N]) -> [UserId; N] {
+    let ids = users(store, names).await;
+    store.create_group(LAB, lab(), ids[0], 6, plenty).await.unwrap();
+    for (id, name) in ids.iter().zip(names).skip(1) {
+        store.request_to_join(lab(), *id, 7, any(), plenty).await.unwrap();
+        store.decide_request(lab(), ids[0], user_name(name), true, 8, any()).await.unwrap().unwrap();
+    }
+    ids
+}
+
+fn new_listing(uploader: UserId, name: &str, info: Vec<u8>) -> NewListing {
+    let draft = ListingDraft {
+        name: name.parse().unwrap(),
+        size: u64::MAX >> 1,
+        sha1: Sha1Hash([1; 20]),
+        sha256: Sha256Hash([2; 32]),
+        info_hash: InfoHash::of(&info),
+        info_length: info.len() as u64,
+    };
+    NewListing { group: LAB, draft, info: Arc::new(info), uploader, at_ms: 9 }
+}
+
+async fn list(store: &Store, uploader: UserId, name: &str) -> Result<ListingId> {
+    store.list_file(new_listing(uploader, name, vec![5; 10]), any(), plenty).await
+}
+
+async fn role(store: &Store, user: UserId) -> Option<Role> {
+    store.standing(lab(), user).await.unwrap().standing.role
+}
+
+#[tokio::test]
+async fn a_deployment_is_founded_once() {
+    let Opened { store, directory: _directory } = open().await;
+    store.found(Fingerprint(Sha256Hash([2; 32])), GroupId([9; 16]), 2).await.unwrap();
+    assert_eq!(store.deployment().await, Ok(Some(KEY)));
+    let [bob] = users(&store, ["bob"]).await;
+    let public = store.standing("PUBLIC".parse().unwrap(), bob).await.unwrap();
+    assert_eq!((public.id, public.standing), (GroupId([0; 16]), Standing { role: Some(Role::Member), built_in: true }));
+}
+
+#[tokio::test]
+async fn user_names_are_unique_by_their_key_and_kept_as_written() {
+    let opened = open().await;
+    let [bob] = users(&opened.store, ["Bob"]).await;
+    assert_eq!(opened.store.create_user(user_name("bOB"), "x".into(), 5).await, Err(StoreError::Conflict));
+    let opened = opened.reopen().await;
+    let account = opened.store.account(user_name("BOB")).await.unwrap().unwrap();
+    assert_eq!((account.id, account.name.as_str(), account.password_hash.as_str()), (bob, "Bob", "hash"));
+    assert!(opened.store.account(user_name("eve")).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_user_has_one_session_that_is_renewed_ended_and_expires() {
+    let opened = open().await;
+    let [bob] = users(&opened.store, ["bob"]).await;
+    let session = |byte| Session {
+        digest: Sha256Hash([byte; 32]),
+        user: bob,
+        client_key: PublicKey([3; 32]),
+        address: "10.0.0.1:5".into(),
+        agent: "test".into(),
+        since_ms: 10,
+        expires_ms: 100,
+    };
+    let digest = |byte| Sha256Hash([byte; 32]);
+    opened.store.open_session(session(1)).await.unwrap();
+    opened.store.open_session(session(2)).await.unwrap();
+    let opened = opened.reopen().await;
+    assert_eq!(opened.store.session(digest(1)).await, Ok(None), "the later one replaces it");
+    assert_eq!(opened.store.session(digest(2)).await, Ok(Some((session(2), user_name("bob")))));
+    assert_eq!(opened.store.renew_session(digest(1), String::new(), 1).await, Err(StoreError::NotFound));
+    opened.store.renew_session(digest(2), "10.0.0.2:5".into(), 200).await.unwrap();
+    opened.store.keep_sessions(vec![], 199, 0).await.unwrap();
+    assert_eq!(opened.store.session(digest(2)).await.unwrap().unwrap().0.expires_ms, 200);
+    opened.store.keep_sessions(vec![digest(2)], 300, 400).await.unwrap();
+    assert_eq!(opened.store.session(digest(2)).await.unwrap().unwrap().0.expires_ms, 400, "live ones are kept");
+    opened.store.keep_sessions(vec![], 400, 0).await.unwrap();
+    assert_eq!(opened.store.session(digest(2)).await, Ok(None));
+    opened.store.open_session(session(3)).await.unwrap();
+    opened.store.close_session(digest(3)).await.unwrap();
+    assert_eq!(opened.store.session(digest(3)).await, Ok(None));
+}
+
+#[tokio::test]
+async fn a_request_is_pending_once_and_then_a_membership() {
+    let Opened { store, directory: _directory } = open().await;
+    let [olga, bob, eve] = users(&store, ["olga", "bob", "eve"]).await;
+    store.create_group(LAB, lab(), olga, 6, plenty).await.unwrap();
+    let again = store.create_group(GroupId([8; 16]), "lab".parse().unwrap(), bob, 6, plenty).await;
+    assert_eq!(again, Err(StoreError::Conflict));
+    assert!(matches!(
+        store.create_group(GroupId([8; 16]), "art".parse().unwrap(), bob, 6, none).await,
+        Err(StoreError::Refused(Refused::QuotaExceeded { .. }))
+    ));
+    assert_eq!(store.standing("art".parse().unwrap(), bob).await, Err(StoreError::NotFound), "nothing was written");
+    let requested = store.request_to_join(lab(), bob, 7, any(), plenty).await.unwrap();
+    assert_eq!((requested.group, requested.deciders), (lab(), vec![olga]));
+    assert_eq!(store.request_to_join(lab(), bob, 7, any(), plenty).await, Err(StoreError::Conflict));
+    assert_eq!(role(&store, bob).await, Some(Role::Pending));
+    store.request_to_join(lab(), eve, 8, any(), plenty).await.unwrap();
+    let (page, next) = store.join_requests(LAB, None, 1).await.unwrap();
+    assert_eq!((page[0].user.as_str(), page.len(), next.is_some()), ("bob", 1, true));
+    let (page, next) = store.join_requests(LAB, next, 5).await.unwrap();
+    assert_eq!((page[0].user.as_str(), page[0].at_ms, next), ("eve", 8, None));
+
+    let refused = store.decide_request(lab(), bob, user_name("bob"), true, 9, no()).await;
+    assert_eq!(refused, Err(StoreError::Refused(Refused::NotAMember)));
+    assert_eq!(role(&store, bob).await, Some(Role::Pending));
+    let decided = store.decide_request(lab(), olga, user_name("BOB"), true, 9, any()).await;
+    assert_eq!(decided, Ok(Some(Decided { group: lab(), user: bob })));
+    assert_eq!(store.decide_request(lab(), olga, user_name("bob"), true, 9, any()).await, Ok(None));
+    store.decide_request(lab(), olga, user_name("eve"), false, 9, any()).await.unwrap();
+    assert_eq!((role(&store, bob).await, role(&store, eve).await), (Some(Role::Member), None));
+    let rows = store.groups(None, 10, bob).await.unwrap();
+    let shown: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.n_members, row.role)).collect();
+    assert_eq!(shown, [("Lab", 2, Some(Role::Member)), ("public", 3, Some(Role::Member))]);
+    assert_eq!(store.groups(Some(lab()), 1, bob).await.unwrap()[0].name.as_str(), "public");
+}
+
+#[tokio::test]
+async fn the_last_one_out_removes_the_group_and_its_number_is_gone() {
+    let Opened { store, directory: _directory } = open().await;
+    let [olga, bob, eve] = members(&store, ["olga", "bob", "eve"]).await;
+    let listing = list(&store, bob, "a").await.unwrap();
+    store.add_share(listing, eve, 9, any(), plenty).await.unwrap();
+    let leave = |user| store.leave_group(lab(), user, any(), domain::successor);
+    let departure = leave(olga).await.unwrap();
+    assert_eq!((departure.left, departure.ended), (Left::OwnerIsNow(user_name("bob")), vec![]));
+    let departure = leave(bob).await.unwrap();
+    assert_eq!((departure.left, departure.ended), (Left::OwnerIsNow(user_name("eve")), vec![]), "eve shares it still");
+    assert_eq!(role(&store, eve).await, Some(Role::Owner));
+    store.request_to_join(lab(), bob, 7, any(), plenty).await.unwrap();
+    let departure = leave(eve).await.unwrap();
+    assert_eq!((departure.left, departure.ended), (Left::GroupRemoved, vec![listing]));
+    assert_eq!(store.standing(lab(), bob).await, Err(StoreError::NotFound));
+    store.create_group(GroupId([8; 16]), lab(), bob, 9, plenty).await.unwrap();
+    assert_eq!(store.listings(GroupId([8; 16]), None, 10).await, Ok(vec![]));
+}
+
+#[tokio::test]
+async fn a_withdrawn_request_is_no_departure() {
+    let Opened { store, directory: _directory } = open().await;
+    let [_olga] = members(&store, ["olga"]).await;
+    let [bob] = users(&store, ["bob"]).await;
+    store.request_to_join(lab(), bob, 7, any(), plenty).await.unwrap();
+    let departure = store.leave_group(lab(), bob, any(), domain::successor).await.unwrap();
+    assert_eq!(departure.left, Left::RequestWithdrawn);
+    assert_eq!(role(&store, bob).await, None);
+}
+
+#[tokio::test]
+async fn a_file_is_listed_with_its_info_and_first_share_or_not_at_all() {
+    let opened = open().await;
+    let [olga, bob] = members(&opened.store, ["olga", "bob"]).await;
+    let info: Vec<u8> = (0..INFO_PAGE_LENGTH * 2 + 3).map(|n| u8::try_from(n % 251).unwrap()).collect();
+    let refused = opened.store.list_file(new_listing(olga, "a", info.clone()), no(), plenty).await;
+    assert_eq!(refused, Err(StoreError::Refused(Refused::NotAMember)));
+    assert!(opened.store.list_file(new_listing(olga, "a", info.clone()), any(), none).await.is_err());
+    let listing = opened.store.list_file(new_listing(olga, "a", info.clone()), any(), plenty).await.unwrap();
+    assert_eq!(list(&opened.store, bob, "A").await, Err(StoreError::Conflict));
+
+    let opened = opened.reopen().await;
+    let store = &opened.store;
+    let found = store.listing_named(LAB, "A".parse().unwrap()).await.unwrap().unwrap();
+    let expected = new_listing(olga, "a", info.clone()).draft;
+    assert_eq!((found.id, found.draft, found.uploader.as_str(), found.at_ms), (listing, expected, "olga", 9));
+    for (offset, length) in [
+        (0, INFO_PAGE_LENGTH),
+        (10, INFO_PAGE_LENGTH - 10),
+        (INFO_PAGE_LENGTH, INFO_PAGE_LENGTH),
+        (INFO_PAGE_LENGTH * 2 + 1, 2),
+        (info.len(), 0),
+        (info.len() * 9, 0),
+    ] {
+        let page = store.info_page(listing, offset as u64).await.unwrap();
+        assert_eq!(page.len(), length, "at {offset}");
+        assert!(page == info[offset.min(info.len())..][..length]);
+    }
+    assert_eq!(store.info_page(listing, u64::MAX).await, Ok(vec![]));
+    let facts = store.sharing(olga, vec![listing, ListingId(999)]).await.unwrap();
+    assert_eq!((facts.len(), facts[0].shares, facts[0].standing.role), (1, true, Some(Role::Owner)));
+    assert!(!store.sharing(bob, vec![listing]).await.unwrap()[0].shares);
+}
+
+#[tokio::test]
+async fn a_listing_goes_with_its_last_share_and_its_number_stays_unused() {
+    let Opened { store, directory: _directory } = open().await;
+    let [olga, bob] = members(&store, ["olga", "bob"]).await;
+    let first = list(&store, olga, "a").await.unwrap();
+    assert_eq!(store.add_share(first, bob, 9, any(), plenty).await, Ok(true));
+    assert_eq!(store.add_share(first, bob, 9, any(), plenty).await, Ok(false));
+    assert_eq!(store.end_share(first, olga, any()).await, Ok(EndedShare::Ended));
+    assert_eq!(store.end_share(first, olga, any()).await, Ok(EndedShare::WasNone));
+    assert_eq!(store.end_share(first, bob, no()).await, Err(StoreError::Refused(Refused::NotAMember)));
+    assert_eq!(store.end_share(first, bob, any()).await, Ok(EndedShare::ListingEnded));
+    assert_eq!(store.end_share(first, bob, any()).await, Err(StoreError::NotFound));
+    assert_eq!(store.add_share(first, bob, 9, any(), plenty).await, Err(StoreError::NotFound));
+    assert_eq!(store.info_page(first, 0).await, Ok(vec![]));
+    assert!(list(&store, olga, "a").await.unwrap() > first);
+}
+
+#[tokio::test]
+async fn files_are_paged_in_the_order_of_their_names() {
+    let Opened { store, directory: _directory } = open().await;
+    let [olga] = members(&store, ["olga"]).await;
+    for name in ["b", "Z", "a", "é"] {
+        list(&store, olga, name).await.unwrap();
+    }
+    let names = |page: Vec<Listing>| page.into_iter().map(|row| row.draft.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(store.listings(LAB, None, 3).await.unwrap()), ["Z", "a", "b"]);
+    assert_eq!(names(store.listings(LAB, Some("b".parse().unwrap()), 3).await.unwrap()), ["é"]);
+    let everywhere = store.listings_everywhere("B".parse().unwrap()).await.unwrap();
+    assert_eq!((everywhere.len(), &everywhere[0].0), (1, &lab()));
+    assert_eq!(store.all_listings(None, 10).await.unwrap().len(), 4);
+    let export = store.export().await.unwrap().to_string();
+    assert!(export.contains("\"é\"") && export.contains("owner") && !export.contains("hash\":\"hash"), "{export}");
+}
+
+/// Writes at the same time share commits, and one that is refused takes nothing with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writes_at_once_are_each_their_own() {
+    let opened = open().await;
+    let store = &opened.store;
+    let created = (0..500).map(|n| store.create_user(user_name(&format!("u{}", n / 2)), "hash".into(), 1));
+    let outcomes = futures_util::future::join_all(created).await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 250);
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == Err(StoreError::Conflict)).count(), 250);
+    let opened = opened.reopen().await;
+    for n in 0..250 {
+        assert!(opened.store.account(user_name(&format!("u{n}"))).await.unwrap().is_some());
+    }
+}
+
+/// Two trackers share one directory: each sees what the other wrote, and their writes do not get lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_stores_on_one_directory_agree() {
+    let one = open().await;
+    let other = Store::open(one.directory.path()).unwrap();
+    let written = (0..200).map(|n| {
+        let store = if n % 2 == 0 { &one.store } else { &other };
+        store.create_user(user_name(&format!("u{n}")), "hash".into(), 1)
+    });
+    assert!(futures_util::future::join_all(written).await.iter().all(|outcome| outcome.is_ok()));
+    for n in 0..200 {
+        let store = if n % 2 == 0 { &other } else { &one.store };
+        assert!(store.account(user_name(&format!("u{n}"))).await.unwrap().is_some(), "u{n}");
+    }
+    other.close().await;
+}
+
+#[tokio::test]
+async fn a_closed_store_is_unavailable() {
+    let Opened { store, directory: _directory } = open().await;
+    store.close().await;
+    assert_eq!(store.create_user(user_name("bob"), String::new(), 1).await, Err(StoreError::Unavailable));
+}

@@ -1,0 +1,188 @@
+//! SQLite: one writing thread and a few reading connections on one file in WAL mode.
+
+pub(super) mod accounts;
+pub(super) mod export;
+pub(super) mod groups;
+pub(super) mod listings;
+mod row;
+mod writer;
+
+use super::StoreError;
+use crate::limits;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
+use writer::Writer;
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+#[allow(missing_docs, unreachable_pub)]
+mod embedded {
+    refinery::embed_migrations!("../migrations/sqlite");
+}
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// SQLite refused.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A migration failed.
+    #[error("bringing the database up to date failed: {0}")]
+    Migration(#[from] Box<refinery::Error>),
+    /// A newer program wrote it.
+    #[error(
+        "the database has schema {found}, this mini-tracker knows schemas up to {known}; run the newer mini-tracker"
+    )]
+    Newer {
+        /// Schema of the database.
+        found: i64,
+        /// Newest schema of this build.
+        known: i64,
+    },
+    /// The file could not be made, or the thread not started.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// An open database.
+pub(super) struct Database {
+    writer: Writer,
+    readers: Arc<Mutex<Vec<Connection>>>,
+    free_readers: Arc<Semaphore>,
+}
+
+impl Database {
+    pub(super) fn open(path: &Path) -> std::result::Result<Self, OpenError> {
+        // Made before SQLite would make it, for its files take their mode from this one: it holds password hashes.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        let mut connection = connect(path)?;
+        migrate(&mut connection)?;
+        let readers =
+            (0..limits::STORE_READERS).map(|_| connect(path)).collect::<std::result::Result<Vec<_>, rusqlite::Error>>();
+        Ok(Self {
+            writer: Writer::start(connection)?,
+            readers: Arc::new(Mutex::new(readers?)),
+            free_readers: Arc::new(Semaphore::new(limits::STORE_READERS)),
+        })
+    }
+
+    /// Runs `work` on a snapshot.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let permit = self.free_readers.clone().acquire_owned().await.map_err(|_| StoreError::Unavailable)?;
+        let readers = Arc::clone(&self.readers);
+        let outcome = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let lock = || readers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut connection = lock().pop().ok_or(StoreError::Unavailable)?;
+            let outcome = connection.transaction().map_err(StoreError::from).and_then(|tx| work(&tx));
+            lock().push(connection);
+            outcome
+        });
+        outcome.await.map_err(|_| StoreError::Unavailable)?
+    }
+
+    /// Runs `work` in a transaction; the answer comes after the commit.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.writer.submit(work).await
+    }
+
+    pub(super) async fn close(&self) {
+        self.writer.close().await;
+    }
+}
+
+fn connect(path: &Path) -> std::result::Result<Connection, rusqlite::Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(limits::STORE_BUSY_TIMEOUT)?;
+    connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(128);
+    Ok(connection)
+}
+
+fn migrate(connection: &mut Connection) -> std::result::Result<(), OpenError> {
+    let runner = embedded::migrations::runner();
+    let known = runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0);
+    let has_history: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'refinery_schema_history')",
+        [],
+        |row| row.get(0),
+    )?;
+    if has_history {
+        let found: Option<i64> =
+            connection.query_row("SELECT MAX(version) FROM refinery_schema_history", [], |row| row.get(0))?;
+        if let Some(found) = found.filter(|found| *found > known) {
+            return Err(OpenError::Newer { found, known });
+        }
+    }
+    runner.run(connection).map_err(Box::new)?;
+    Ok(())
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::ConstraintViolation) => Self::Conflict,
+            _ => {
+                tracing::error!(%error, "the store failed");
+                Self::Unavailable
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_schema_is_refused_and_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tracker.db");
+        drop(Database::open(&path).unwrap());
+        let connection = Connection::open(&path).unwrap();
+        connection
+            .execute("INSERT INTO refinery_schema_history VALUES (9999, 'later', '2027-01-01T00:00:00Z', '1')", [])
+            .unwrap();
+        let error = Database::open(&path).err().unwrap();
+        assert!(matches!(error, OpenError::Newer { found: 9999, .. }) && error.to_string().contains("9999"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_database_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tracker.db");
+        std::fs::write(&path, vec![b'x'; 8192]).unwrap();
+        assert!(matches!(Database::open(&path), Err(OpenError::Sqlite(_))));
+    }
+
+    #[test]
+    fn commits_are_durable_and_the_file_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tracker.db");
+        let connection = connect(&path).unwrap();
+        let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!((pragma("synchronous"), pragma("foreign_keys")), (2, 1));
+        drop(connection);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tracker.db");
+        let _database = Database::open(&path).unwrap();
+        for file in std::fs::read_dir(directory.path()).unwrap() {
+            let file = file.unwrap();
+            assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600, "{:?}", file.path());
+        }
+    }
+}

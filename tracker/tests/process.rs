@@ -1,0 +1,163 @@
+//! The program as a process: how it starts, what it says, how it ends.
+
+#![allow(clippy::unwrap_used, reason = "all of this file is tests")]
+
+use rustix::process::{Pid, Signal, kill_process};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+    address: String,
+    key: String,
+}
+
+fn command(directory: &Path, arguments: &[&str]) -> Command {
+    let info = directory.join("tracker_info.txt");
+    std::fs::write(&info, "127.0.0.1\n18000\n").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mini-tracker"));
+    command.arg(info).arg("1").args(arguments);
+    command
+}
+
+impl Running {
+    fn start(directory: &Path) -> Self {
+        let mut command = command(directory, &["--listen", "127.0.0.1:0"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
+        let mut running = Self { child, stdin, stdout, address: String::new(), key: String::new() };
+        running.address = running.line().strip_prefix("listening on ").unwrap().into();
+        running.key = running.line().strip_prefix("key ").unwrap().into();
+        running
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        line.trim_end().into()
+    }
+
+    fn say(&mut self, line: &str) {
+        writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// The exit status, and how long it took to get it.
+    fn end(mut self) -> (Option<i32>, Duration) {
+        let start = Instant::now();
+        (self.child.wait().unwrap().code(), start.elapsed())
+    }
+}
+
+fn refused(directory: &Path, arguments: &[&str]) -> String {
+    let Output { status, stderr, .. } = command(directory, arguments).stdin(Stdio::null()).output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!((status.code(), text.lines().count()), (Some(2), 1), "{text}");
+    text
+}
+
+/// E2: `quit` ends with 0 and keeps the state; D10: it is there after a restart.
+#[test]
+fn e2_quit_ends_with_zero_and_keeps_everything() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut tracker = Running::start(directory.path());
+    let key = tracker.key.clone();
+    tracker.say("create_user bob 12345678");
+    assert_eq!(tracker.line(), "user bob created");
+    tracker.say("quit");
+    assert_eq!(tracker.end().0, Some(0));
+    let mut tracker = Running::start(directory.path());
+    assert_eq!(tracker.key, key);
+    tracker.say("create_user bob 12345678");
+    assert!(tracker.line().starts_with("error[user_exists]"));
+    // Killed without a word; what was acknowledged stays.
+    tracker.say("create_user eve 12345678");
+    assert_eq!(tracker.line(), "user eve created");
+    tracker.signal(Signal::KILL);
+    tracker.end();
+    let mut tracker = Running::start(directory.path());
+    tracker.say("create_user eve 12345678");
+    assert!(tracker.line().starts_with("error[user_exists]"));
+    tracker.signal(Signal::TERM);
+    assert_eq!(tracker.end().0, Some(0));
+}
+
+#[test]
+fn the_end_of_its_input_is_not_the_end_and_signals_are() {
+    let directory = tempfile::tempdir().unwrap();
+    for (signal, status) in [(Signal::TERM, 0), (Signal::INT, 130)] {
+        let mut tracker = Running::start(directory.path());
+        drop(tracker.stdin.take());
+        // A connection that idles does not hold the end up.
+        let idle = std::net::TcpStream::connect(&tracker.address).unwrap();
+        assert!(tracker.child.try_wait().unwrap().is_none());
+        tracker.signal(signal);
+        let (code, took) = tracker.end();
+        assert!(code == Some(status) && took < Duration::from_secs(3), "{code:?} {took:?}");
+        drop(idle);
+    }
+}
+
+#[test]
+fn a_taken_port_is_said_and_the_first_tracker_unharmed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut tracker = Running::start(directory.path());
+    let address = tracker.address.clone();
+    assert!(refused(directory.path(), &["--listen", &address]).starts_with("error[address_in_use]: "));
+    tracker.say("list");
+    assert_eq!(tracker.line(), "no files");
+    tracker.signal(Signal::TERM);
+    tracker.end();
+}
+
+#[test]
+fn two_trackers_share_a_data_directory_and_its_key() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut one, mut other) = (Running::start(directory.path()), Running::start(directory.path()));
+    assert!(one.key == other.key && one.address != other.address);
+    one.say("create_user bob 12345678");
+    assert_eq!(one.line(), "user bob created");
+    other.say("create_user bob 12345678");
+    assert!(other.line().starts_with("error[user_exists]"));
+    for tracker in [one, other] {
+        tracker.signal(Signal::TERM);
+        assert_eq!(tracker.end().0, Some(0));
+    }
+    std::fs::write(directory.path().join("mini-tracker.data/identity.key"), [1; 32]).unwrap();
+    let text = refused(directory.path(), &["--listen", "127.0.0.1:0"]);
+    assert!(text.starts_with("error[tracker_key_changed]: ") && text.contains("sha256:"), "{text}");
+}
+
+#[test]
+fn bad_usage_is_one_line_and_help_is_help() {
+    let directory = tempfile::tempdir().unwrap();
+    assert!(refused(directory.path(), &["--colour"]).starts_with("error[usage]: "));
+    assert!(refused(directory.path(), &["--log-format", "xml"]).contains("xml"));
+    let output = Command::new(env!("CARGO_BIN_EXE_mini-tracker")).arg("--help").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && text.contains("TRACKER_INFO_FILE") && !text.contains("--listen"));
+    let mut bad = command(directory.path(), &[]);
+    let output = bad.env("MINI_TRACKER_LGO", "1").output().unwrap();
+    assert!(output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains("MINI_TRACKER_LGO"));
+}
+
+/// C11, D12: events are in the log, secrets and the console's noise are not.
+#[test]
+fn c11_the_log_has_events_and_no_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut tracker = Running::start(directory.path());
+    tracker.say("create_user bob correct-horse-battery");
+    tracker.line();
+    tracker.signal(Signal::TERM);
+    tracker.end();
+    let log = std::fs::read_to_string(directory.path().join("mini-tracker.data/tracker.log")).unwrap();
+    assert!(log.contains("serving") && log.contains("account created") && log.contains("ended"), "{log}");
+    assert!(!log.contains("correct-horse-battery") && !log.contains('\u{1b}'));
+}
