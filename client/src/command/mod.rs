@@ -46,14 +46,18 @@ pub(crate) enum Command {
         #[arg(allow_hyphen_values = true)]
         password: Option<String>,
     },
-    /// Sign in, and share again everything that was shared before
+    /// Sign in and share everything again
+    ///
+    /// Everything that was shared before is shared again, and unfinished downloads go on.
     Login {
         user: String,
         /// Asked for, unechoed, when left out
         #[arg(allow_hyphen_values = true)]
         password: Option<String>,
     },
-    /// Sign out: shares are withdrawn and downloads pause until the next login
+    /// Sign out; everything pauses until the next login
+    ///
+    /// Shares are withdrawn and downloads pause; the next login restores both.
     Logout,
     /// Create a group; you own it
     CreateGroup {
@@ -62,7 +66,10 @@ pub(crate) enum Command {
     },
     /// Ask the owner of a group to let you in
     JoinGroup { group: String },
-    /// Leave a group, or withdraw your request to join it
+    /// Leave a group, or withdraw your request
+    ///
+    /// When the owner leaves, the longest-standing admin, else member, becomes the owner; with the last member
+    /// the group goes. Files on your disk stay.
     LeaveGroup { group: String },
     /// List who asks to join a group of yours
     ListRequests { group: String },
@@ -97,7 +104,9 @@ pub(crate) enum Command {
         #[arg(long = "as", value_name = "name")]
         name: Option<String>,
     },
-    /// Fetch a file of a group; returns at once and goes on in the background
+    /// Fetch a file in the background
+    ///
+    /// Returns at once. Data goes to .<name>.part beside the destination until the file is complete and verified.
     DownloadFile {
         group: String,
         file: String,
@@ -107,19 +116,27 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// List your downloads: [D] running, [C] complete, [F] failed
+    /// List your downloads
+    ///
+    /// [D] is downloading, [C] complete, [F] failed for good. With details also what is being hashed, [U].
     ShowDownloads {
         /// Show progress, speed, peers and reasons
         #[arg(short, long)]
         verbose: bool,
     },
-    /// Stop a download and remove its partial file, or stop the hashing of an upload
+    /// Stop a download, or the hashing of an upload
+    ///
+    /// The partial file of the download is removed.
     CancelDownload { group: String, file: String },
-    /// Stop sharing a file; it is not shared again at the next login
+    /// Stop sharing a file for good
+    ///
+    /// The next login does not share it again. When nobody shares it any more, the group's listing goes.
     StopShare { group: String, file: String },
-    /// Check a file that you share or fetched against its hashes
+    /// Check a file of yours against its hashes
+    ///
+    /// Reads a file that you share or have fetched and compares pieces, SHA-1 and SHA-256.
     Verify { group: String, file: String },
-    /// Wait until downloads have ended: all, or one
+    /// Wait until all downloads, or one, have ended
     Wait {
         #[arg(requires = "file")]
         group: Option<String>,
@@ -130,7 +147,7 @@ pub(crate) enum Command {
     },
     /// Explain the commands, or one of them
     Help { command: Option<String> },
-    /// End the client; downloads go on at the next start
+    /// End the client; downloads go on next time
     #[command(alias = "exit")]
     Quit,
 }
@@ -301,7 +318,7 @@ fn help(name: Option<&str>) -> Outcome {
 fn overview(line: &clap::Command) -> String {
     let forms = line.get_subcommands().filter(|command| !command.is_hide_set()).map(|command| {
         let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        format!("  {:<58} {about}\n", form_of(command))
+        format!("  {:<53} {about}\n", form_of(command))
     });
     let mut text: String = forms.collect();
     text.push_str("\nWords are split as in a shell: 'a b', \"a b\", a\\ b. help <command> tells more of one.");

@@ -30,8 +30,10 @@ const CONTROL_MAILBOX: usize = 1024;
 const INCOMING_MAILBOX: usize = 64;
 /// A torrent that only seeds ends when nobody was connected for so long; the next peer starts it again.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How often progress is published and told for keeping.
-const STATUS_INTERVAL: Duration = Duration::from_millis(500);
+/// How often progress is published.
+const STATUS_INTERVAL: Duration = Duration::from_millis(200);
+/// How often the verified pieces are told for keeping.
+const KEEP_INTERVAL: Duration = Duration::from_secs(2);
 /// How long to wait before a disk that refused is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(5);
 

@@ -20,7 +20,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocks::Blocks;
 use super::preparation::{Obstacle, Prepared, prepare, reason_of};
-use super::{Control, DISK_RETRY, IDLE_TIMEOUT, MAILBOX, Purpose, Report, STATUS_INTERVAL, TorrentPlan, TorrentStatus};
+use super::{
+    Control, DISK_RETRY, IDLE_TIMEOUT, KEEP_INTERVAL, MAILBOX, Purpose, Report, STATUS_INTERVAL, TorrentPlan,
+    TorrentStatus,
+};
 use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, ReadError};
 use crate::peer::{
     self, Connection, ConnectionEnd, MAX_QUEUED_REQUESTS, OpenPeer, PeerCommand, PeerError, QUEUED_BATCHES, Wire,
@@ -116,6 +119,7 @@ struct Task {
     /// Why nothing is fetched just now, and when to try again.
     obstacle: Option<(String, Instant)>,
     told_verified: u32,
+    told_at: Instant,
     idle_since: Instant,
     failed: bool,
 }
@@ -165,6 +169,7 @@ impl Task {
             reports: VecDeque::new(),
             obstacle: None,
             told_verified: u32::MAX,
+            told_at: now,
             idle_since: now,
             failed: false,
         }
@@ -393,7 +398,8 @@ impl Task {
             n_peers: stats.n_connections,
             reason: self.obstacle.as_ref().map(|(reason, _)| reason.clone()),
         });
-        if self.part.is_some() && self.reports.is_empty() {
+        if self.part.is_some() && self.reports.is_empty() && self.told_at.elapsed() >= KEEP_INTERVAL {
+            self.told_at = now;
             self.tell_verified();
         }
     }
