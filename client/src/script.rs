@@ -54,10 +54,17 @@ async fn next_line(lines: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option
     }
     match n_read {
         0 => Ok(None),
-        _ => String::from_utf8(bytes)
+        _ => String::from_utf8(without_line_end(bytes))
             .map(Some)
             .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "a line is not UTF-8")),
     }
+}
+
+fn without_line_end(mut line: Vec<u8>) -> Vec<u8> {
+    while matches!(line.last(), Some(b'\n' | b'\r')) {
+        line.pop();
+    }
+    line
 }
 
 /// Drops the rest of a line, so that it is not taken for commands.
@@ -94,7 +101,7 @@ mod tests {
 
     #[tokio::test]
     async fn lines_end_with_a_line_feed_or_the_input() {
-        assert_eq!(lines(b"a\nb").await, [Ok("a\n".into()), Ok("b".into())]);
+        assert_eq!(lines(b"a\nb").await, [Ok("a".into()), Ok("b".into())]);
         assert_eq!(lines(b"\xff\nb").await, [Err("a line is not UTF-8".into()), Ok("b".into())]);
         let long = [&b"x".repeat(200_000)[..], b"\nb"].concat();
         assert_eq!(lines(&long).await, [Err("a line is longer than 64 KiB".into()), Ok("b".into())]);

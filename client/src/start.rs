@@ -43,7 +43,7 @@ struct Opened {
     identity: Identity,
     state: State,
     pin: Option<Fingerprint>,
-    _dir: LockedDir,
+    dir: LockedDir,
 }
 
 /// Runs the client; returns its exit status.
@@ -89,7 +89,7 @@ fn open(settings: &Settings) -> Result<Opened, StartError> {
         None => state.pin(&addresses).map_err(state_error)?,
     };
     let identity = load_identity(&settings.data_dir)?;
-    Ok(Opened { listener, identity, state, pin, _dir: dir })
+    Ok(Opened { listener, identity, state, pin, dir })
 }
 
 /// Many peers need many file descriptors: the soft limit becomes the hard one.
@@ -107,6 +107,8 @@ struct Running {
     accepting: CancellationToken,
     tasks: Vec<JoinHandle<()>>,
     printing: JoinHandle<()>,
+    /// No other client may use the directory until this one has ended.
+    _dir: LockedDir,
 }
 
 async fn run_opened(settings: Settings, opened: Opened) -> Result<u8, StartError> {
@@ -162,7 +164,14 @@ fn start(settings: &Settings, opened: Opened, printer: Option<PromptPrinter>) ->
     let listen_task = tokio::spawn(listening.run());
     let verbose = settings.verbose || (settings.script.is_none() && !settings.json && io::stdin().is_terminal());
     let context = Context { link, node, output, verbose, user, hashings: Hashings::default() };
-    Ok(Running { context, shutdown, accepting, tasks: vec![listen_task, node_task, link_task], printing })
+    Ok(Running {
+        context,
+        shutdown,
+        accepting,
+        tasks: vec![listen_task, node_task, link_task],
+        printing,
+        _dir: opened.dir,
+    })
 }
 
 /// Runs the shell or the script; returns the exit status.

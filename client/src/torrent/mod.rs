@@ -3,6 +3,7 @@
 mod blocks;
 mod preparation;
 mod task;
+mod wire;
 
 use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::control::PeerContact;

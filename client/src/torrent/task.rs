@@ -6,9 +6,8 @@ use mini_torrent_common::control::PeerContact;
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::PieceIndex;
 use mini_torrent_common::hash::InfoHash;
-use mini_torrent_common::peer_wire::{BlockRange, ExtendedHandshake, Message};
 use mini_torrent_common::tls::PublicKey;
-use mini_torrent_engine::{self as engine, Action, Candidate, ConnectionId, Event, Outgoing, PeerKey};
+use mini_torrent_engine::{self as engine, Action, Candidate, ConnectionId, Event, PeerKey};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::blocks::Blocks;
 use super::preparation::{Obstacle, Prepared, prepare, reason_of};
+use super::wire::{own_extended_handshake, to_engine, to_wire};
 use super::{
     Control, DISK_RETRY, IDLE_TIMEOUT, KEEP_INTERVAL, MAILBOX, Purpose, Report, STATUS_INTERVAL, TorrentPlan,
     TorrentStatus,
@@ -459,7 +459,8 @@ impl Task {
                     }
                 }
                 Action::Send { connection, message } => {
-                    let message = self.to_wire(connection, message);
+                    let fast = self.peers.get(&connection).is_some_and(|peer| peer.fast);
+                    let message = to_wire(message, fast, self.engine.have());
                     self.command(connection, PeerCommand::Send(message));
                 }
                 Action::Serve { connection, block } => self.command(connection, PeerCommand::Serve(block)),
@@ -529,58 +530,4 @@ impl Task {
             self.engine.handle(Instant::now(), Event::Disconnected(connection));
         }
     }
-
-    fn to_wire(&self, connection: ConnectionId, message: Outgoing) -> Message {
-        let fast = self.peers.get(&connection).is_some_and(|peer| peer.fast);
-        match message {
-            Outgoing::KeepAlive => Message::KeepAlive,
-            Outgoing::Choke => Message::Choke,
-            Outgoing::Unchoke => Message::Unchoke,
-            Outgoing::Interested => Message::Interested,
-            Outgoing::NotInterested => Message::NotInterested,
-            Outgoing::Have(piece) => Message::Have(piece.get()),
-            Outgoing::Pieces if fast && self.engine.have().is_all() => Message::HaveAll,
-            Outgoing::Pieces if fast && self.engine.have().is_none() => Message::HaveNone,
-            Outgoing::Pieces => Message::Bitfield(Bytes::copy_from_slice(self.engine.have().as_bytes())),
-            Outgoing::Request(block) => Message::Request(range_of(block)),
-            Outgoing::Cancel(block) => Message::Cancel(range_of(block)),
-            Outgoing::Reject(block) => Message::Reject(range_of(block)),
-        }
-    }
-}
-
-fn own_extended_handshake() -> Message {
-    let client = Some(crate::AGENT.to_owned());
-    Message::ExtendedHandshake(ExtendedHandshake { client, max_requests: Some(MAX_QUEUED_REQUESTS) })
-}
-
-fn range_of(block: mini_torrent_common::geometry::Block) -> BlockRange {
-    BlockRange { index: block.piece.get(), begin: block.begin, length: block.length }
-}
-
-/// What the engine sees of a message, and the bytes that it does not see.
-fn to_engine(message: Message) -> (engine::Message, Option<Bytes>) {
-    let plain = match message {
-        Message::KeepAlive => engine::Message::KeepAlive,
-        Message::Choke => engine::Message::Choke,
-        Message::Unchoke => engine::Message::Unchoke,
-        Message::Interested => engine::Message::Interested,
-        Message::NotInterested => engine::Message::NotInterested,
-        Message::Have(index) => engine::Message::Have(index),
-        Message::Bitfield(bytes) => engine::Message::Bitfield(bytes.to_vec()),
-        Message::Request(BlockRange { index, begin, length }) => engine::Message::Request { index, begin, length },
-        Message::Cancel(BlockRange { index, begin, length }) => engine::Message::Cancel { index, begin, length },
-        Message::Reject(BlockRange { index, begin, length }) => engine::Message::Reject { index, begin, length },
-        Message::Suggest(index) => engine::Message::Suggest(index),
-        Message::AllowedFast(index) => engine::Message::AllowedFast(index),
-        Message::HaveAll => engine::Message::HaveAll,
-        Message::HaveNone => engine::Message::HaveNone,
-        Message::ExtendedHandshake(theirs) => engine::Message::ExtendedHandshake { max_requests: theirs.max_requests },
-        Message::Unknown(_) => engine::Message::Unknown,
-        Message::Piece { index, begin, block } => {
-            let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
-            return (engine::Message::Block { index, begin, length }, Some(block));
-        }
-    };
-    (plain, None)
 }
