@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+mod storage;
+
 use super::blocks::Blocks;
 use super::preparation::{Obstacle, Prepared, prepare, reason_of};
 use super::wire::{own_extended_handshake, to_engine, to_wire};
@@ -206,19 +208,6 @@ impl Task {
         self.end().await;
     }
 
-    /// Looks at the disk before the first request, and finishes a file that needs none.
-    fn begin(&mut self) {
-        if let Some((_, destination)) = &self.part {
-            let missing = self.plan.geometry.length().saturating_sub(self.engine.stats(Instant::now()).have_bytes);
-            if destination.free_bytes().is_ok_and(|free| free < missing) {
-                self.pause("disk full".to_owned());
-            }
-            if self.engine.is_complete() {
-                self.finish();
-            }
-        }
-    }
-
     /// Closes all connections and keeps what was fetched.
     async fn end(mut self) {
         self.peers.values().for_each(|peer| peer.closing.cancel());
@@ -376,15 +365,6 @@ impl Task {
         }
     }
 
-    /// Stops fetching until the disk may have changed its mind; goes on serving.
-    fn pause(&mut self, reason: String) {
-        if self.obstacle.is_none() {
-            tracing::warn!(%reason, "a download pauses");
-            self.engine.handle(Instant::now(), Event::Paused);
-        }
-        self.obstacle = Some((reason, Instant::now() + DISK_RETRY));
-    }
-
     fn tick(&mut self) {
         let now = Instant::now();
         if self.obstacle.as_ref().is_some_and(|(_, retry)| *retry <= now) {
@@ -401,22 +381,6 @@ impl Task {
         if self.part.is_some() && self.reports.is_empty() && self.told_at.elapsed() >= KEEP_INTERVAL {
             self.told_at = now;
             self.tell_verified();
-        }
-    }
-
-    /// Goes on when there is room for at least the pieces that may be on their way.
-    fn try_again(&mut self) {
-        let Some((_, destination)) = &self.part else { return };
-        let missing = self.plan.geometry.length().saturating_sub(self.engine.stats(Instant::now()).have_bytes);
-        let needed = missing.min(engine::Limits::default().buffered_bytes);
-        if destination.free_bytes().is_ok_and(|free| free < needed) {
-            self.pause("disk full".to_owned());
-            return;
-        }
-        self.obstacle = None;
-        match self.engine.is_complete() {
-            true => self.finish(),
-            false => self.engine.handle(Instant::now(), Event::Resumed),
         }
     }
 
@@ -482,23 +446,6 @@ impl Task {
         let (own_ip, info_hash, peer_id) = (self.plan.own_ip, self.plan.info_hash, self.plan.peer_id);
         self.work
             .spawn(async move { Finished::Dialled(key, peer::dial(address, own_ip, info_hash, peer_id, key).await) });
-    }
-
-    fn verify(&mut self, piece: PieceIndex, with_digests: bool) {
-        let blocks = self.blocks.take(piece);
-        let Some((part, _)) = &self.part else { return };
-        let part = part.clone();
-        self.work.spawn_blocking(move || Finished::Checked(piece, part.verify_and_write(piece, &blocks, with_digests)));
-    }
-
-    /// Makes the file durable and gives it its final name.
-    fn finish(&mut self) {
-        let (Some((part, destination)), Purpose::Fetch(fetch)) = (&self.part, &self.plan.purpose) else { return };
-        let (part, destination, replace) = (part.clone(), destination.clone(), fetch.replace);
-        self.work.spawn_blocking(move || {
-            let finished = part.sync().and_then(|()| destination.finish(replace));
-            Finished::Renamed(finished.and_then(|()| FileStamp::at(destination.path())))
-        });
     }
 
     fn banned(&self, key: PeerKey, reason: engine::PeerMisbehavior) {
