@@ -47,6 +47,7 @@ CREATE TABLE downloads (
     state TEXT NOT NULL,                    -- D, C or F
     reason TEXT,
     verified BLOB NOT NULL,                 -- bitfield of pieces that are on disk
+    part_inode INTEGER,                     -- the partial file that this download made
     started_ms INTEGER NOT NULL,
     UNIQUE (deployment, user, listing)
 ) STRICT;

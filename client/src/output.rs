@@ -105,6 +105,11 @@ pub(crate) enum Notice {
         group: GroupName,
         file: FileName,
     },
+    /// The local state could not be written.
+    NotKept {
+        what: &'static str,
+        reason: String,
+    },
     /// A command that went on in the background has ended.
     Background {
         command: String,
@@ -137,6 +142,7 @@ impl Notice {
                 format!("[{group}] {file} is not shared any more: {}", Escaped(reason))
             }
             Self::ShareEnded { group, file } => format!("[{group}] {file} is not listed any more"),
+            Self::NotKept { what, reason } => format!("warning: cannot keep {what}: {}", Escaped(reason)),
             Self::Background { command, outcome } => match outcome.as_ref() {
                 Ok(reply) => reply.text.join("\n"),
                 Err(error) => format!("{command}: {}", error_line(error)),
@@ -175,6 +181,7 @@ impl Notice {
             Self::ShareEnded { group, file } => {
                 json!({"event": "share_ended", "group": group.as_str(), "file": file.as_str()})
             }
+            Self::NotKept { .. } => json!({"event": "warning", "message": self.text()}),
             Self::Background { command, outcome } => outcome_json(command, outcome),
         }
     }

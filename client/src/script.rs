@@ -27,7 +27,14 @@ pub(crate) async fn run(mut lines: impl AsyncBufRead + Unpin, context: &Context,
                 None => continue,
                 Some(parsed) => parsed,
             },
-            Err(error) => (String::new(), Err(CommandError::new(ErrorCode::Usage, error.to_string()))),
+            Err(error) => {
+                let failed = CommandError::new(ErrorCode::Usage, error.to_string());
+                if error.kind() != io::ErrorKind::InvalidData {
+                    context.output.outcome("", Err(failed)).await;
+                    return Tally { any_failed: true };
+                }
+                (String::new(), Err(failed))
+            }
         };
         let outcome = match parsed {
             Ok(Command::Quit) => return tally,

@@ -163,7 +163,7 @@ fn start(settings: &Settings, opened: Opened, printer: Option<PromptPrinter>) ->
     let listening = Listener { socket, peer_id, torrents, shutdown: accepting.clone() };
     let listen_task = tokio::spawn(listening.run());
     let verbose = settings.verbose || (settings.script.is_none() && !settings.json && io::stdin().is_terminal());
-    let context = Context { link, node, output, verbose, user, hashings: Hashings::default() };
+    let context = Context { link, node, output, json: settings.json, verbose, user, hashings: Hashings::default() };
     Ok(Running {
         context,
         shutdown,

@@ -66,6 +66,8 @@ pub(crate) struct Download {
     pub(crate) reason: Option<String>,
     /// The bitfield of pieces that are on disk, as last told.
     pub(crate) verified: Vec<u8>,
+    /// Which partial file this download made.
+    pub(crate) part_inode: Option<u64>,
     /// When it was started, in milliseconds since the Unix epoch.
     pub(crate) started_ms: u64,
 }
@@ -242,7 +244,8 @@ impl State {
     /// All downloads of a user in the order of starting.
     pub(crate) fn downloads(&self, account: &AccountKey) -> Result<Vec<Download>, StateError> {
         let query = format!(
-            "SELECT {SHARED_FILE}, id, destination, replace, state, reason, verified, started_ms FROM downloads
+            "SELECT {SHARED_FILE}, id, destination, replace, state, reason, verified, started_ms, part_inode
+             FROM downloads
              WHERE deployment = ?1 AND user = ?2 ORDER BY id"
         );
         let mut query = self.connection.prepare(&query)?;
@@ -256,6 +259,7 @@ impl State {
                 reason: row.get(12)?,
                 verified: row.get(13)?,
                 started_ms: to_u64(row.get(14)?),
+                part_inode: row.get::<_, Option<i64>>(15)?.map(to_u64),
             })
         })?;
         Ok(rows.collect::<Result<_, _>>()?)
@@ -272,7 +276,8 @@ impl State {
         transaction.execute(
             &format!(
                 "INSERT INTO downloads (deployment, user, {SHARED_FILE}, destination, replace, state, reason, verified,
-                 started_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+                 started_ms, part_inode)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)"
             ),
             params![
                 account.deployment.0.as_bytes(),
@@ -291,6 +296,7 @@ impl State {
                 download.reason,
                 download.verified,
                 to_i64(download.started_ms),
+                download.part_inode.map(to_i64),
             ],
         )?;
         let id = transaction.last_insert_rowid();
@@ -301,10 +307,31 @@ impl State {
     /// Writes where a download stands.
     pub(crate) fn update_download(&mut self, download: &Download) -> Result<(), StateError> {
         self.connection.execute(
-            "UPDATE downloads SET state = ?2, reason = ?3, verified = ?4 WHERE id = ?1",
-            params![download.id, download.state.letter(), download.reason, download.verified],
+            "UPDATE downloads SET state = ?2, reason = ?3, verified = ?4, part_inode = ?5 WHERE id = ?1",
+            params![
+                download.id,
+                download.state.letter(),
+                download.reason,
+                download.verified,
+                download.part_inode.map(to_i64)
+            ],
         )?;
         Ok(())
+    }
+
+    /// Writes where several downloads stand, in one transaction.
+    pub(crate) fn update_downloads<'a>(
+        &mut self,
+        downloads: impl IntoIterator<Item = &'a Download>,
+    ) -> Result<(), StateError> {
+        self.in_transaction(|state| downloads.into_iter().try_for_each(|download| state.update_download(download)))
+    }
+
+    fn in_transaction(&mut self, write: impl FnOnce(&mut Self) -> Result<(), StateError>) -> Result<(), StateError> {
+        self.connection.execute_batch("BEGIN IMMEDIATE")?;
+        let written = write(self);
+        self.connection.execute_batch(if written.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        written
     }
 
     /// A download is complete and shared from now on: both in one transaction.
@@ -314,10 +341,10 @@ impl State {
         download: &Download,
         share: &Share,
     ) -> Result<(), StateError> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let written = self.update_download(download).and_then(|()| self.put_share(account, share));
-        self.connection.execute_batch(if written.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        written
+        self.in_transaction(|state| {
+            state.update_download(download)?;
+            state.put_share(account, share)
+        })
     }
 
     /// Removes a download.
@@ -392,6 +419,7 @@ mod tests {
             state: DownloadState::Downloading,
             reason: None,
             verified: vec![0x80],
+            part_inode: Some(u64::MAX),
             started_ms: 7,
         }
     }

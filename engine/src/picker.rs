@@ -84,6 +84,10 @@ impl Picker {
         self.partials.len()
     }
 
+    pub(crate) fn limit_buffer(&mut self, bytes: u64) {
+        self.buffered_limit_bytes = bytes;
+    }
+
     /// Bytes of the pieces begun and not yet verified, counted whole.
     pub(crate) fn reserved_bytes(&self) -> u64 {
         self.reserved_bytes

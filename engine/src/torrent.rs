@@ -132,6 +132,12 @@ impl Torrent {
         self.picker.have()
     }
 
+    /// Changes [`Limits::buffered_bytes`](crate::Limits::buffered_bytes). What is in progress goes on; no piece is
+    /// begun above it.
+    pub fn limit_buffer(&mut self, bytes: u64) {
+        self.picker.limit_buffer(bytes);
+    }
+
     /// Whether every piece is verified.
     pub fn is_complete(&self) -> bool {
         self.have().is_all()

@@ -47,6 +47,7 @@ impl Context {
     pub(super) async fn logout(&self) -> Outcome {
         let user = self.signed_in()?;
         // Everything stops first, so that nothing is served or announced without a session.
+        self.hashings.running().iter().for_each(|hashing| hashing.progress.cancel());
         self.node.sign_out().await?;
         match self.link.request(Request::Logout).await {
             // A tracker that is gone, or has forgotten the session with its connection, has nothing to end.

@@ -26,8 +26,8 @@ impl Context {
         self.signed_in()?;
         let (group, file) = (known_group(group)?, known_file(file)?);
         let listing = self.find_file(&group, &file).await?;
-        self.node.check_download(listing.id).await?;
         let resolved = Destination::resolve(destination, &listing.draft.name)?;
+        self.node.check_download(listing.id, resolved.path().to_owned()).await?;
         let complete = self.look_at(&resolved, &listing, force).await?;
         let raw_info = self.fetch_info(&group, &listing).await?;
         let destination = resolved.path().to_owned();
@@ -153,7 +153,7 @@ impl Context {
 
     /// Waits until downloads have ended: all that run now, or the named one.
     pub(super) async fn wait(&self, named: Option<Named>, patience: Option<Duration>) -> Outcome {
-        self.signed_in()?;
+        let user = self.signed_in()?;
         let mut changes = self.node.changes();
         let waited: Vec<Named> = match named {
             Some((group, file)) => {
@@ -165,12 +165,22 @@ impl Context {
         if waited.is_empty() {
             return Ok(Reply::line("no downloads are running", lists(&[])));
         }
+        let running = self.node.downloads().await?;
+        let running: Vec<_> =
+            running.iter().filter(|v| is_running(v) && waited.contains(&names_of(v))).map(label).collect();
+        if !running.is_empty() && !self.json {
+            self.output.remark(format!("waiting for {}", running.join(", "))).await;
+        }
         let ended = async {
             loop {
+                if self.user.borrow().as_ref() != Some(&user) {
+                    let text = "the session ended while waiting; its downloads pause until the next login";
+                    return Err(CommandError::new(ErrorCode::SessionEnded, text));
+                }
                 let views = self.node.downloads().await?;
                 let views: Vec<_> = views.into_iter().filter(|view| waited.contains(&names_of(view))).collect();
                 if !views.iter().any(is_running) {
-                    return Ok::<_, CommandError>(views);
+                    return Ok(views);
                 }
                 // Ends only with the node.
                 changes.changed().await.map_err(|_| CommandError::shutting_down())?;

@@ -171,6 +171,8 @@ pub(crate) struct Context {
     pub(crate) link: Link,
     pub(crate) node: Node,
     pub(crate) output: Output,
+    /// Replies are JSON.
+    pub(crate) json: bool,
     /// Details in lists: on a terminal, or asked for.
     pub(crate) verbose: bool,
     /// Who is signed in, as the node knows; the tracker is who enforces it.

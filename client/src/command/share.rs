@@ -51,12 +51,16 @@ impl Hashings {
 
 impl Context {
     pub(super) async fn upload_file(&self, path: &Path, group: &str, name: Option<&str>) -> Outcome {
-        self.signed_in()?;
+        let user = self.signed_in()?;
         let path = std::path::absolute(path).map_err(|error| CommandError::io(path, &error))?;
         let own_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let name = file_name(name.unwrap_or(&own_name))?;
         let group = self.describe_group(&known_group(group)?).await?;
         let digest = self.hash(&path, &group.name, &name).await?;
+        if self.user.borrow().as_ref() != Some(&user) {
+            let text = format!("the session of {user} ended before {name} was hashed");
+            return Err(CommandError::new(ErrorCode::SessionEnded, text));
+        }
         let (draft, raw_info) = describe(&group, name, &digest);
         let (listing, already_sharing) = self.list(&group.name, &draft, &raw_info).await?;
         let file = SharedFile {
@@ -70,7 +74,11 @@ impl Context {
             sha256: draft.sha256,
         };
         let share = Share { file, path, stamp: digest.stamp, registered: true };
-        self.node.add_share(share, raw_info).await?;
+        if let Err(error) = self.node.add_share(user, share, raw_info).await {
+            // Nobody is told of a share that the next login would not know; that it failed is what counts.
+            let _ = self.link.request(Request::StopShare { listing }).await;
+            return Err(error);
+        }
         let n_pieces = digest.geometry.n_pieces();
         let pieces = if n_pieces == 1 { "1 piece".to_owned() } else { format!("{n_pieces} pieces") };
         let text = format!("sharing {} in {} ({}, {pieces})", draft.name, group.name, show_size(draft.size));

@@ -2,7 +2,8 @@
 
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::names::{FileName, MAX_FILE_NAME_LENGTH};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -84,19 +85,48 @@ impl Destination {
         }
     }
 
-    /// Removes the partial file, if there is one.
-    pub(crate) fn remove_part(&self) -> io::Result<()> {
-        match rustix::fs::unlinkat(&self.directory, self.part_name(), AtFlags::empty()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+    /// Removes the partial file if it is the one with this inode.
+    pub(crate) fn remove_part(&self, inode: u64) -> io::Result<()> {
+        match self.part_stat() {
+            Ok(stat) if stat.st_ino == inode => {
+                Ok(rustix::fs::unlinkat(&self.directory, self.part_name(), AtFlags::empty())?)
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
+    fn part_stat(&self) -> Result<Stat, Errno> {
+        rustix::fs::statat(&self.directory, self.part_name(), AtFlags::SYMLINK_NOFOLLOW)
+    }
+
     /// Gives the partial file its final name, durably. Without `replace`, nothing that is there is replaced.
-    pub(crate) fn finish(&self, replace: bool) -> io::Result<()> {
-        let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
-        rustix::fs::renameat_with(&self.directory, self.part_name(), &self.directory, &self.name, flags)?;
-        rustix::fs::fsync(&self.directory)?;
+    ///
+    /// # Errors
+    /// `NotFound` when the name does not stand for `part` any more: whatever it stands for is not what was
+    /// verified.
+    pub(crate) fn finish(&self, part: &File, replace: bool) -> io::Result<()> {
+        let verified = rustix::fs::fstat(part)?;
+        let named = self.part_stat()?;
+        if (named.st_dev, named.st_ino) != (verified.st_dev, verified.st_ino) {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "another file took the partial file's place"));
+        }
+        let (part_name, directory) = (self.part_name(), &self.directory);
+        if replace {
+            rustix::fs::renameat(directory, part_name, directory, &self.name)?;
+        } else {
+            let renamed =
+                rustix::fs::renameat_with(directory, &part_name, directory, &self.name, RenameFlags::NOREPLACE);
+            match renamed {
+                // Some network file systems cannot rename without replacing, but a link never replaces.
+                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                    rustix::fs::linkat(directory, &part_name, directory, &self.name, AtFlags::empty())?;
+                    rustix::fs::unlinkat(directory, &part_name, AtFlags::empty())?;
+                }
+                renamed => renamed?,
+            }
+        }
+        rustix::fs::fsync(directory)?;
         Ok(())
     }
 
@@ -127,6 +157,7 @@ pub(crate) fn is_same_file(one: &Path, other: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::FileStamp;
 
     fn name(text: &str) -> FileName {
         text.parse().unwrap()
@@ -158,12 +189,36 @@ mod tests {
     fn finishing_replaces_nothing_unless_asked() {
         let dir = tempfile::tempdir().unwrap();
         let destination = Destination::resolve(dir.path(), &name("f")).unwrap();
-        destination.create_part().unwrap();
+        let part = destination.create_part().unwrap();
         std::fs::write(destination.path(), b"mine").unwrap();
-        assert_eq!(destination.finish(false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(destination.finish(&part, false).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
         assert_eq!(std::fs::read(destination.path()).unwrap(), b"mine");
-        destination.finish(true).unwrap();
+        destination.finish(&part, true).unwrap();
         assert_eq!(std::fs::read(destination.path()).unwrap(), b"");
+        assert!(!destination.part_path().exists());
+    }
+
+    #[test]
+    fn only_the_verified_file_gets_the_final_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let destination = Destination::resolve(dir.path(), &name("f")).unwrap();
+        let part = destination.create_part().unwrap();
+        std::fs::remove_file(destination.part_path()).unwrap();
+        assert_eq!(destination.finish(&part, true).unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(destination.part_path(), b"somebody else's").unwrap();
+        assert_eq!(destination.finish(&part, true).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert!(!destination.exists());
+    }
+
+    #[test]
+    fn a_partial_file_of_somebody_else_is_not_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let destination = Destination::resolve(dir.path(), &name("f")).unwrap();
+        std::fs::write(destination.part_path(), b"precious").unwrap();
+        let inode = FileStamp::at(&destination.part_path()).unwrap().inode;
+        destination.remove_part(inode + 1).unwrap();
+        assert!(destination.part_path().exists());
+        destination.remove_part(inode).unwrap();
         assert!(!destination.part_path().exists());
     }
 
@@ -172,8 +227,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for long in ["é".repeat(127), "x".repeat(255)] {
             let destination = Destination::resolve(dir.path(), &name(&long)).unwrap();
-            destination.create_part().unwrap();
-            destination.finish(false).unwrap();
+            let part = destination.create_part().unwrap();
+            destination.finish(&part, false).unwrap();
             assert!(destination.path().exists());
         }
     }

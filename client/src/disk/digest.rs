@@ -37,6 +37,11 @@ impl Progress {
         self.done_bytes.load(Ordering::Relaxed)
     }
 
+    /// Whether it was told to stop.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
+    }
+
     /// Stops the hashing soon.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
@@ -73,7 +78,7 @@ pub(crate) fn digest_file(path: &Path, progress: &Progress) -> Result<FileDigest
         let (pieces, sha1, sha256) = joined.ok_or_else(CommandError::shutting_down)?;
         Ok::<_, CommandError>((n_read, pieces, sha1, sha256))
     })?;
-    if progress.cancelled.load(Ordering::Relaxed) {
+    if progress.is_cancelled() {
         return Err(CommandError::new(ErrorCode::Io, format!("hashing of {} was cancelled", path.display())));
     }
     if n_read != stamp.size || FileStamp::of(&file.metadata().map_err(io_error)?) != stamp {
@@ -107,7 +112,7 @@ fn digest_whole<D: Digest>(reads: Reads) -> sha1::digest::Output<D> {
 fn read_all(file: &mut impl Read, digests: [SyncSender<Arc<Vec<u8>>>; 3], progress: &Progress) -> std::io::Result<u64> {
     let mut n_read = 0;
     let mut buffers = BufferRing::default();
-    while !progress.cancelled.load(Ordering::Relaxed) {
+    while !progress.is_cancelled() {
         let mut buffer = buffers.take();
         file.by_ref().take(READ_LENGTH as u64).read_to_end(Arc::make_mut(&mut buffer))?;
         if buffer.is_empty() {

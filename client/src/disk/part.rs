@@ -6,12 +6,13 @@ use mini_torrent_common::geometry::{BLOCK_LENGTH, Geometry, PieceIndex};
 use mini_torrent_common::hash::Sha1Hash;
 use mini_torrent_common::metainfo::PieceHashes;
 use rustix::fs::SeekFrom;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, IoSlice};
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use tokio_util::sync::CancellationToken;
 
 /// Threads that read a partial file again after a restart.
 const RECHECK_THREADS: usize = 2;
@@ -38,8 +39,17 @@ pub(crate) enum PieceOutcome {
 }
 
 impl PartFile {
-    /// Takes an open file and gives it the length of the finished one; the holes cost no room.
+    /// Takes an open file for this download alone, and gives it the length of the finished one; the holes cost
+    /// no room.
+    ///
+    /// # Errors
+    /// `WouldBlock` while another download writes the same file.
     pub(crate) fn new(file: File, geometry: Geometry, hashes: PieceHashes) -> io::Result<Self> {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(io::ErrorKind::WouldBlock.into()),
+            // A file system without locks.
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
         if file.metadata()?.len() != geometry.length() {
             file.set_len(geometry.length())?;
         }
@@ -80,13 +90,19 @@ impl PartFile {
         Ok(())
     }
 
-    /// Reads again what is in the file, and says which pieces are intact. Holes are not read.
-    pub(crate) fn recheck(&self) -> io::Result<Bitfield> {
+    /// The file's number in its file system.
+    pub(crate) fn inode(&self) -> io::Result<u64> {
+        Ok(rustix::fs::fstat(&self.file)?.st_ino)
+    }
+
+    /// Reads again what is in the file, and says which pieces are intact. Holes are not read; what is not read
+    /// when `stop` is cancelled counts as missing.
+    pub(crate) fn recheck(&self, stop: &CancellationToken) -> io::Result<Bitfield> {
         let candidates = self.written_pieces()?;
         let next = AtomicU32::new(0);
         let found = thread::scope(|scope| {
             let workers: Vec<_> =
-                (0..RECHECK_THREADS).map(|_| scope.spawn(|| self.recheck_some(&candidates, &next))).collect();
+                (0..RECHECK_THREADS).map(|_| scope.spawn(|| self.recheck_some(&candidates, &next, stop))).collect();
             workers.into_iter().map(|worker| worker.join().unwrap_or_default()).collect::<Vec<_>>()
         });
         let mut intact = Bitfield::none(self.geometry.n_pieces());
@@ -97,10 +113,13 @@ impl PartFile {
     }
 
     /// Takes candidates in turn with the other workers; returns the intact ones.
-    fn recheck_some(&self, candidates: &[PieceIndex], next: &AtomicU32) -> Vec<PieceIndex> {
+    fn recheck_some(&self, candidates: &[PieceIndex], next: &AtomicU32, stop: &CancellationToken) -> Vec<PieceIndex> {
         let mut intact = Vec::new();
         let mut buffer = Vec::new();
         while let Some(piece) = candidates.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+            if stop.is_cancelled() {
+                break;
+            }
             buffer.resize(self.geometry.length_of(*piece) as usize, 0);
             let read = self.file.read_exact_at(&mut buffer, self.geometry.range_of(*piece).start);
             if read.is_ok() && self.hashes.get(piece.as_usize()) == Some(Sha1Hash::of(&buffer)) {
@@ -181,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn a_partial_file_has_one_download() {
+        let dir = tempfile::tempdir().unwrap();
+        let content = vec![1; PIECE];
+        let first = part(&dir, &content);
+        let again = File::options().read(true).write(true).open(dir.path().join("p")).unwrap();
+        let second = PartFile::new(again, first.geometry, first.hashes.clone());
+        assert_eq!(second.unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
     fn recheck_finds_what_is_intact_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let content: Vec<u8> = (0..20 * PIECE + 5).map(|i| (i % 251) as u8).collect();
@@ -192,7 +221,7 @@ mod tests {
             assert!(matches!(part.verify_and_write(piece, &blocks(bytes), false), PieceOutcome::Verified(None)));
         }
         part.file.write_at(b"damage", 4 * PIECE as u64 + 100).unwrap();
-        let intact = part.recheck().unwrap();
+        let intact = part.recheck(&CancellationToken::new()).unwrap();
         let found: Vec<_> =
             part.geometry.pieces().filter(|piece| intact.contains(*piece)).map(|p| p.as_usize()).collect();
         assert_eq!(found, [0, 3, 19, 20]);

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{ControlConnection, Frames, connect, next};
 use super::{
     BACKOFF, CONNECT_TIMEOUT, LinkEvent, LinkPlan, LinkRequest, MAX_OPEN_REQUESTS, PING_INTERVAL, PROBE_AFTER,
-    PROBE_TIMEOUT, REQUEST_PATIENCE,
+    PROBE_TIMEOUT, REQUEST_PATIENCE, SETTLED_AFTER,
 };
 use crate::error::CommandError;
 
@@ -58,9 +58,11 @@ impl Keeper {
         loop {
             match self.find_tracker(backoff).await {
                 Ok((tracker, connection)) => {
-                    backoff = Duration::ZERO;
+                    let since = Instant::now();
                     self.pin = Some(connection.deployment);
                     self.serve(connection).await;
+                    // A tracker that lets go at once is not asked again at once.
+                    backoff = if since.elapsed() > SETTLED_AFTER { Duration::ZERO } else { next_backoff(backoff) };
                     tracing::info!(%tracker, "the tracker is lost");
                     self.tell(LinkEvent::Lost { tracker }).await;
                 }
@@ -69,7 +71,7 @@ impl Keeper {
                     if error.code == ErrorCode::TrackerKeyChanged || error.code == ErrorCode::IncompatibleVersion {
                         self.refuse_waiting(Instant::now() + REQUEST_PATIENCE, &error);
                     }
-                    backoff = (backoff * 2).clamp(BACKOFF.0, BACKOFF.1);
+                    backoff = next_backoff(backoff);
                 }
             }
         }
@@ -206,12 +208,13 @@ impl Keeper {
                     self.tell(LinkEvent::Resumed).await;
                     return Ok(());
                 }
-                TrackerMessage::Response { id: 0, result } => {
-                    let reason = result.err().map_or_else(String::new, |refusal: Refusal| refusal.message);
+                TrackerMessage::Response { id: 0, result: Err(refusal) } if ends_session(&refusal) => {
                     self.token = None;
-                    self.tell(LinkEvent::SessionEnded { reason }).await;
+                    self.tell(LinkEvent::SessionEnded { reason: refusal.message }).await;
                     return Ok(());
                 }
+                // The tracker cannot tell just now: later, perhaps, or another one.
+                TrackerMessage::Response { id: 0, .. } => return Err(()),
                 TrackerMessage::Event(event) => self.event(event).await,
                 _ => return Err(()),
             }
@@ -271,6 +274,16 @@ async fn first_that_answers(
         }
     }
     Err(worst)
+}
+
+/// Whether a refused resumption is final.
+fn ends_session(refusal: &Refusal) -> bool {
+    use ErrorCode::{AlreadyLoggedIn, NotLoggedIn, SessionEnded, WrongCredentials};
+    matches!(refusal.code, SessionEnded | WrongCredentials | NotLoggedIn | AlreadyLoggedIn)
+}
+
+fn next_backoff(backoff: Duration) -> Duration {
+    (backoff * 2).clamp(BACKOFF.0, BACKOFF.1)
 }
 
 fn kind_of(request: &Request) -> Kind {

@@ -23,6 +23,8 @@ const REQUEST_PATIENCE: Duration = Duration::from_millis(4500);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// First and longest wait before trying all trackers again.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+/// A connection that lived for so long was a good one: when it is lost, the trackers are tried at once.
+const SETTLED_AFTER: Duration = Duration::from_secs(2);
 /// Keeps the lease of the presence alive.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 /// An open request without any word from the tracker for so long makes us ask whether it is there.

@@ -24,7 +24,10 @@ pub(super) async fn run(link: Link, mut queue: mpsc::Receiver<Announce>, finding
     while let Some(announce) = queue.recv().await {
         let finding = match announce {
             Announce::Presence { announcements, accepted } => {
-                let refused = tell(&link, &announcements).await;
+                let (refused, unheard) = tell(&link, &announcements).await;
+                if unheard {
+                    let _ = findings.send(Finding::Unheard).await;
+                }
                 if let Some(accepted) = accepted {
                     let _ = accepted.send(announcements.len() - refused.len());
                 }
@@ -39,16 +42,20 @@ pub(super) async fn run(link: Link, mut queue: mpsc::Receiver<Announce>, finding
     }
 }
 
-async fn tell(link: &Link, announcements: &[Announcement]) -> Vec<RefusedAnnouncement> {
-    let mut refused = Vec::new();
+/// What was refused, and whether something has to be told again although the connection lives.
+async fn tell(link: &Link, announcements: &[Announcement]) -> (Vec<RefusedAnnouncement>, bool) {
+    let (mut refused, mut unheard) = (Vec::new(), false);
     for page in announcements.chunks(ANNOUNCE_PAGE) {
         match link.request(Request::Announce { announcements: page.to_vec() }).await {
             Ok(Response::Announced(page)) => refused.extend(page),
             Ok(_) => tracing::warn!("the tracker answers an announcement with something else"),
-            Err(error) => tracing::debug!(%error, "an announcement is not heard"),
+            Err(error) => {
+                tracing::debug!(%error, "an announcement is not heard");
+                unheard |= is_passing(&error);
+            }
         }
     }
-    refused
+    (refused, unheard)
 }
 
 async fn share(link: &Link, listing: ListingId) -> Option<Finding> {
@@ -57,10 +64,20 @@ async fn share(link: &Link, listing: ListingId) -> Option<Finding> {
         Err(error) if is_final(&error) => {
             return Some(Finding::Refused(vec![RefusedAnnouncement { listing, code: error.code }]));
         }
-        Err(_) => return None,
+        Err(error) => return is_passing(&error).then_some(Finding::Unheard),
     }
-    let refused = tell(link, &[Announcement { listing, presence: Presence::Seeding }]).await;
-    Some(if refused.is_empty() { Finding::Registered(listing) } else { Finding::Refused(refused) })
+    let (refused, unheard) = tell(link, &[Announcement { listing, presence: Presence::Seeding }]).await;
+    Some(match refused.is_empty() {
+        true if unheard => Finding::Unheard,
+        true => Finding::Registered(listing),
+        false => Finding::Refused(refused),
+    })
+}
+
+/// Whether the tracker may do later what it refuses now. A lost connection or session is not among it: the node
+/// tells everything again when it is taken up.
+fn is_passing(error: &CommandError) -> bool {
+    matches!(error.code, ErrorCode::StoreUnavailable | ErrorCode::RateLimited | ErrorCode::Internal)
 }
 
 fn is_final(error: &CommandError) -> bool {

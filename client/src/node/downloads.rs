@@ -5,23 +5,23 @@ use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::metainfo::Info;
 use mini_torrent_common::names::{FileName, GroupName};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tokio::task::{block_in_place, spawn_blocking};
 
 use super::announcer::Announce;
 use super::owner::{Owner, ShareEntry, now_ms, state_error};
-use super::{Answer, DownloadOrder, DownloadView, Finding, is_running};
+use super::{Answer, BUFFER_BYTES, DownloadOrder, DownloadView, Finding, MIN_BUFFER_BYTES, is_running};
 use crate::disk::{Destination, FileStamp};
 use crate::error::CommandError;
 use crate::output::Notice;
 use crate::state::{Download, DownloadState, Share};
-use crate::torrent::{Fetch, Purpose, TorrentHandle, TorrentStatus};
+use crate::torrent::{Control, Fetch, Purpose, TorrentHandle, TorrentStatus};
 
 impl Owner {
-    /// Refuses a second download of one listing.
-    pub(super) fn check_download(&self, listing: ListingId) -> Result<(), CommandError> {
+    /// Refuses a second download of one listing, or to one place.
+    pub(super) fn check_download(&self, listing: ListingId, destination: &Path) -> Result<(), CommandError> {
         let mut running = self.downloads.values().filter(|download| is_running(download));
-        match running.find(|download| download.file.listing == listing) {
+        match running.find(|download| download.file.listing == listing || download.destination == destination) {
             None => Ok(()),
             Some(download) => Err(CommandError::new(
                 ErrorCode::AlreadyDownloading,
@@ -32,7 +32,7 @@ impl Owner {
 
     /// Notes a download durably and starts it.
     pub(super) fn start_download(&mut self, order: DownloadOrder) -> Result<(), CommandError> {
-        self.check_download(order.file.listing)?;
+        self.check_download(order.file.listing, &order.destination)?;
         let account = self.account.clone().ok_or_else(CommandError::shutting_down)?;
         let mut download = Download {
             id: 0,
@@ -42,8 +42,13 @@ impl Owner {
             state: DownloadState::Downloading,
             reason: None,
             verified: Vec::new(),
+            part_inode: None,
             started_ms: now_ms(),
         };
+        let same = |d: &&Download| d.file.info_hash == download.file.info_hash && d.destination == download.destination;
+        let unfinished = |d: &&Download| d.state == DownloadState::Failed && d.part_inode.is_some();
+        // What a failed try has fetched is used, after it was checked.
+        download.part_inode = self.downloads.values().filter(unfinished).find(same).and_then(|d| d.part_inode);
         let state = &mut self.plan.state;
         let added = block_in_place(|| {
             state.put_info(download.file.info_hash, &order.raw_info)?;
@@ -62,16 +67,17 @@ impl Owner {
         }
         let twin = self.shares.get(&download.file.listing).filter(|entry| !entry.stale);
         let twin = twin.map(|entry| (entry.share.path.clone(), entry.share.stamp));
-        self.start_torrent(&download, false, twin);
+        self.start_torrent(&download, download.part_inode.is_some(), twin);
         let listing = download.file.listing;
-        let announcements = vec![Announcement { listing, presence: Presence::Leeching }];
+        let presence = if self.is_seeding(listing) { Presence::Seeding } else { Presence::Leeching };
+        let announcements = vec![Announcement { listing, presence }];
         self.announce(Announce::Presence { announcements, accepted: None });
         self.watch(listing);
         self.change();
         Ok(())
     }
 
-    /// Starts the torrent of a download in the place of one that only seeds.
+    /// Starts the torrent of a download. One that seeds the same content goes on beside it.
     pub(super) fn start_torrent(&mut self, download: &Download, resumed: bool, twin: Option<(PathBuf, FileStamp)>) {
         let info_hash = download.file.info_hash;
         let raw_info = block_in_place(|| self.plan.state.info(info_hash));
@@ -94,9 +100,15 @@ impl Owner {
         });
         let plan = self.torrent_plan(info_hash, info.geometry, purpose);
         let torrent = TorrentHandle::start(plan, self.reports.clone());
-        if let Some(earlier) = self.torrents.insert(info_hash, torrent) {
-            self.ending.push(earlier.stop());
-        }
+        self.ending.extend(self.fetching.insert(info_hash, torrent).map(TorrentHandle::stop));
+        self.share_buffer();
+    }
+
+    /// Divides what may be held in memory among the downloads.
+    fn share_buffer(&self) {
+        let n_fetching = self.fetching.len().max(1) as u64;
+        let bytes = (BUFFER_BYTES / n_fetching).max(MIN_BUFFER_BYTES);
+        self.fetching.values().for_each(|torrent| torrent.tell(Control::BufferBytes(bytes)));
     }
 
     /// Asks for the peers of every swarm in which something is wanted.
@@ -137,14 +149,20 @@ impl Owner {
     pub(super) fn torrent_of_download(&self, listing: ListingId) -> Option<&TorrentHandle> {
         let mut running = self.downloads.values().filter(|download| is_running(download));
         let download = running.find(|download| download.file.listing == listing)?;
-        self.torrents.get(&download.file.info_hash)
+        self.fetching.get(&download.file.info_hash)
+    }
+
+    /// The partial file of a download is open: it is the download's own.
+    pub(super) fn part_opened(&mut self, info_hash: InfoHash, inode: u64) {
+        let Some(download) = running_mut(&mut self.downloads, info_hash) else { return };
+        download.part_inode = Some(inode);
+        self.unkept.insert(download.id);
     }
 
     pub(super) fn download_progress(&mut self, info_hash: InfoHash, verified: &[u8]) {
         let Some(download) = running_mut(&mut self.downloads, info_hash) else { return };
         download.verified = verified.to_vec();
-        let kept = block_in_place(|| self.plan.state.update_download(download));
-        self.kept("a download's progress", kept);
+        self.unkept.insert(download.id);
     }
 
     /// A file is complete and durable: it is shared from now on.
@@ -158,6 +176,10 @@ impl Owner {
         let kept = block_in_place(|| self.plan.state.complete_download(&account, &download, &share));
         self.kept("a finished download", kept);
         let listing = download.file.listing;
+        self.stop_seeding(info_hash);
+        // The torrent that fetched the file goes on with serving it.
+        self.seeding.extend(self.fetching.remove(&info_hash).map(|torrent| (info_hash, torrent)));
+        self.share_buffer();
         self.shares.insert(listing, ShareEntry { share, stale: false });
         self.announce(Announce::Share(listing));
         self.unwatch(listing);
@@ -177,6 +199,7 @@ impl Owner {
         let mut running = self.downloads.values().filter(|download| is_running(download));
         let Some(download) = running.find(|download| download.file.listing == listing) else { return };
         let reason = match code {
+            ErrorCode::NotSharing => return,
             ErrorCode::NotAMember => "not_a_member: you are not a member of the group any more",
             _ => "no_such_file: the group does not list it any more",
         };
@@ -191,14 +214,16 @@ impl Owner {
         let (listing, group, file) = (download.file.listing, download.file.group.clone(), download.file.name.clone());
         self.kept("a failed download", kept);
         self.output.notice(Notice::DownloadFailed { group, file, reason: error.message.clone() });
-        self.ending.extend(self.torrents.remove(&info_hash).map(TorrentHandle::stop));
+        self.ending.extend(self.fetching.remove(&info_hash).map(TorrentHandle::stop));
+        self.share_buffer();
         self.leave_swarm(listing);
         self.change();
     }
 
-    /// Takes part in a swarm no more.
+    /// Wants nothing of a swarm any more.
     fn leave_swarm(&mut self, listing: ListingId) {
-        let announcements = vec![Announcement { listing, presence: Presence::Gone }];
+        let presence = if self.is_seeding(listing) { Presence::Seeding } else { Presence::Gone };
+        let announcements = vec![Announcement { listing, presence }];
         self.announce(Announce::Presence { announcements, accepted: None });
         self.unwatch(listing);
     }
@@ -223,7 +248,8 @@ impl Owner {
         self.downloads.remove(&download.id);
         let kept = block_in_place(|| self.plan.state.remove_download(download.id));
         self.kept("the end of a download", kept);
-        let torrent = self.torrents.remove(&download.file.info_hash).map(TorrentHandle::stop);
+        let torrent = self.fetching.remove(&download.file.info_hash).map(TorrentHandle::stop);
+        self.share_buffer();
         self.leave_swarm(download.file.listing);
         self.change();
         self.tasks.spawn(async move {
@@ -231,8 +257,10 @@ impl Owner {
                 let _ = task.await;
             }
             let removed = spawn_blocking(move || {
+                // A download that never opened a partial file has none to remove.
+                let Some(inode) = download.part_inode else { return Ok(()) };
                 let destination = Destination::reopen(&download.destination)?;
-                destination.remove_part().map_err(|error| CommandError::io(&destination.part_path(), &error))
+                destination.remove_part(inode).map_err(|error| CommandError::io(&destination.part_path(), &error))
             });
             let _ = answer.send(removed.await.unwrap_or_else(|_| Err(CommandError::shutting_down())));
         });
@@ -240,7 +268,8 @@ impl Owner {
 
     pub(super) fn view_downloads(&self) -> Vec<DownloadView> {
         let view = |download: &Download| {
-            let torrent = self.torrents.get(&download.file.info_hash).filter(|torrent| !torrent.is_finished());
+            let torrent = self.fetching.get(&download.file.info_hash);
+            let torrent = torrent.or_else(|| self.seeding.get(&download.file.info_hash));
             let mut status = torrent.map(TorrentHandle::status).unwrap_or_default();
             match download.state {
                 DownloadState::Complete => status.done_bytes = download.file.size,

@@ -7,6 +7,7 @@ mod owner;
 mod shares;
 
 use mini_torrent_common::control::{ListingId, PeerContact, RefusedAnnouncement};
+use mini_torrent_common::geometry::PIECE_LENGTH;
 use mini_torrent_common::hash::{InfoHash, PeerId};
 use mini_torrent_common::names::{FileName, GroupName, UserName};
 use mini_torrent_engine::PieceOrder;
@@ -27,8 +28,12 @@ use crate::torrent::{Report, TorrentStatus};
 const MAILBOX: usize = 1024;
 /// How long the torrents have to end when the client shuts down.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_millis(2500);
-/// How often torrents that ended by themselves are cleared away.
-const HOUSEKEEPING: Duration = Duration::from_secs(10);
+/// How often progress is kept, and torrents that ended by themselves are cleared away.
+const HOUSEKEEPING: Duration = Duration::from_secs(2);
+/// Bytes of unverified pieces that all downloads together may hold.
+const BUFFER_BYTES: u64 = 32 * 1024 * 1024;
+/// Fewest bytes that one download may hold: two pieces.
+const MIN_BUFFER_BYTES: u64 = 2 * PIECE_LENGTH as u64;
 
 /// What the node needs.
 pub(crate) struct NodePlan {
@@ -69,13 +74,13 @@ type Answer<T> = oneshot::Sender<Result<T, CommandError>>;
 enum NodeRequest {
     SignIn { user: UserName, answer: Answer<usize> },
     SignOut { answer: Answer<()> },
-    AddShare { share: Box<Share>, raw_info: Vec<u8>, answer: Answer<()> },
+    AddShare { user: UserName, share: Box<Share>, raw_info: Vec<u8>, answer: Answer<()> },
     FindShare { group: GroupName, file: FileName, answer: Answer<Option<Share>> },
     FindFinished { group: GroupName, file: FileName, answer: Answer<Option<Share>> },
     FindInfo { info_hash: InfoHash, answer: Answer<Option<Vec<u8>>> },
     RemoveShare { listing: ListingId, answer: Answer<()> },
     StartDownload { order: Box<DownloadOrder>, answer: Answer<()> },
-    CheckDownload { listing: ListingId, answer: Answer<()> },
+    CheckDownload { listing: ListingId, destination: PathBuf, answer: Answer<()> },
     CancelDownload { group: GroupName, file: FileName, answer: Answer<()> },
     Downloads { answer: Answer<Vec<DownloadView>> },
     LeaveGroup { group: GroupName, answer: Answer<()> },
@@ -92,6 +97,10 @@ enum Finding {
     Watched(ListingId, Result<Vec<PeerContact>, CommandError>),
     /// A share whose file looked different was read again: how it looks, if its content is the same.
     Rechecked(ListingId, Option<FileStamp>),
+    /// The tracker could not do what it was told; it has to be told again.
+    Unheard,
+    /// Everything of the session before has ended, and this user may take up theirs.
+    Ready(UserName, Answer<usize>),
 }
 
 /// Talks to the node. Clones share the one node.
@@ -137,9 +146,9 @@ impl Node {
         self.ask(|answer| NodeRequest::SignOut { answer }).await
     }
 
-    /// Serves a file that the tracker lists; durable when this returns.
-    pub(crate) async fn add_share(&self, share: Share, raw_info: Vec<u8>) -> Result<(), CommandError> {
-        self.ask(|answer| NodeRequest::AddShare { share: Box::new(share), raw_info, answer }).await
+    /// Serves a file that the tracker lists for this user; durable when this returns.
+    pub(crate) async fn add_share(&self, user: UserName, share: Share, raw_info: Vec<u8>) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::AddShare { user, share: Box::new(share), raw_info, answer }).await
     }
 
     /// The share of this name, if this data directory has it.
@@ -167,9 +176,9 @@ impl Node {
         self.ask(|answer| NodeRequest::StartDownload { order: Box::new(order), answer }).await
     }
 
-    /// Refuses when this listing is being downloaded already.
-    pub(crate) async fn check_download(&self, listing: ListingId) -> Result<(), CommandError> {
-        self.ask(|answer| NodeRequest::CheckDownload { listing, answer }).await
+    /// Refuses when this listing is being downloaded already, or something else to the same place.
+    pub(crate) async fn check_download(&self, listing: ListingId, destination: PathBuf) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::CheckDownload { listing, destination, answer }).await
     }
 
     /// Stops a download and removes its partial file.

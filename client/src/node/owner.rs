@@ -4,7 +4,8 @@ use mini_torrent_common::control::{Event, ListingId};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::tls::Fingerprint;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet, block_in_place};
@@ -14,6 +15,7 @@ use super::announcer::{self, Announce};
 use super::{
     Answer, Finding, HOUSEKEEPING, MAILBOX, NodeInlets, NodePlan, NodeRequest, Reports, SHUTDOWN_PATIENCE, is_running,
 };
+use crate::disk::Progress;
 use crate::error::CommandError;
 use crate::link::{Link, LinkEvent};
 use crate::output::{Notice, Output};
@@ -39,7 +41,14 @@ pub(super) struct Owner {
     pub(super) account: Option<AccountKey>,
     pub(super) shares: BTreeMap<ListingId, ShareEntry>,
     pub(super) downloads: BTreeMap<i64, Download>,
-    pub(super) torrents: HashMap<InfoHash, TorrentHandle>,
+    /// Torrents of finished files that somebody asked for lately.
+    pub(super) seeding: HashMap<InfoHash, TorrentHandle>,
+    /// Torrents of running downloads.
+    pub(super) fetching: HashMap<InfoHash, TorrentHandle>,
+    /// Downloads whose progress is not kept yet.
+    pub(super) unkept: BTreeSet<i64>,
+    /// Stops reading changed shares again.
+    pub(super) rechecking: Arc<Progress>,
     /// Torrents that were told to end.
     pub(super) ending: Vec<JoinHandle<()>>,
     pub(super) tasks: JoinSet<()>,
@@ -69,7 +78,10 @@ impl Owner {
             account: None,
             shares: BTreeMap::new(),
             downloads: BTreeMap::new(),
-            torrents: HashMap::new(),
+            seeding: HashMap::new(),
+            fetching: HashMap::new(),
+            unkept: BTreeSet::new(),
+            rechecking: Arc::default(),
             ending: Vec::new(),
             tasks,
             announcer,
@@ -110,14 +122,20 @@ impl Owner {
 
     fn request(&mut self, request: NodeRequest) {
         match request {
-            NodeRequest::SignIn { user, answer } => self.sign_in(&user, answer),
+            NodeRequest::SignIn { user, answer } => {
+                self.end_session();
+                self.when_ended(move || Finding::Ready(user, answer));
+            }
             NodeRequest::SignOut { answer } => {
                 self.end_session();
-                reply(answer, ());
+                let ending = std::mem::take(&mut self.ending);
+                self.tasks.spawn(async move {
+                    join_all(ending).await;
+                    reply(answer, ());
+                });
             }
-            NodeRequest::AddShare { share, raw_info, answer } => {
-                self.add_share(*share, &raw_info);
-                reply(answer, ());
+            NodeRequest::AddShare { user, share, raw_info, answer } => {
+                let _ = answer.send(self.add_share(&user, *share, &raw_info));
             }
             NodeRequest::FindShare { group, file, answer } => {
                 reply(answer, self.find_share(&group, &file));
@@ -136,8 +154,8 @@ impl Owner {
             NodeRequest::StartDownload { order, answer } => {
                 let _ = answer.send(self.start_download(*order));
             }
-            NodeRequest::CheckDownload { listing, answer } => {
-                let _ = answer.send(self.check_download(listing));
+            NodeRequest::CheckDownload { listing, destination, answer } => {
+                let _ = answer.send(self.check_download(listing, &destination));
             }
             NodeRequest::CancelDownload { group, file, answer } => self.cancel_download(&group, &file, answer),
             NodeRequest::Downloads { answer } => reply(answer, self.view_downloads()),
@@ -220,6 +238,8 @@ impl Owner {
             }
             Finding::Watched(listing, Err(error)) => self.watch_failed(listing, &error),
             Finding::Rechecked(listing, stamp) => self.rechecked(listing, stamp),
+            Finding::Unheard => self.must_announce = true,
+            Finding::Ready(user, answer) => self.sign_in(&user, answer),
         }
     }
 
@@ -232,12 +252,28 @@ impl Owner {
 
     /// Ends everything of the user who is signed in, and keeps where it stands.
     pub(super) fn end_session(&mut self) {
+        self.keep_progress();
+        self.rechecking.cancel();
         self.account = None;
         self.plan.user.send_replace(None);
         self.shares.clear();
         self.downloads.clear();
-        self.ending.extend(self.torrents.drain().map(|(_, torrent)| torrent.stop()));
+        self.stop_torrents();
         self.change();
+    }
+
+    fn stop_torrents(&mut self) {
+        let torrents = self.seeding.drain().chain(self.fetching.drain());
+        self.ending.extend(torrents.map(|(_, torrent)| torrent.stop()));
+    }
+
+    /// Brings a finding when every torrent that was told to end has let go of its file.
+    fn when_ended(&mut self, finding: impl FnOnce() -> Finding + Send + 'static) {
+        let (ending, findings) = (std::mem::take(&mut self.ending), self.findings.clone());
+        self.tasks.spawn(async move {
+            join_all(ending).await;
+            let _ = findings.send(finding()).await;
+        });
     }
 
     /// Tells those who wait that some download changed its state.
@@ -246,14 +282,25 @@ impl Owner {
     }
 
     /// Logs when something could not be kept; what is in memory goes on.
-    pub(super) fn kept(&self, what: &str, result: Result<(), StateError>) {
+    pub(super) fn kept(&self, what: &'static str, result: Result<(), StateError>) {
         if let Err(error) = result {
             tracing::error!(%error, "cannot keep {what}");
+            self.output.notice(Notice::NotKept { what, reason: error.to_string() });
+        }
+    }
+
+    fn keep_progress(&mut self) {
+        let unkept = std::mem::take(&mut self.unkept);
+        if !unkept.is_empty() {
+            let downloads = unkept.iter().filter_map(|id| self.downloads.get(id));
+            let kept = block_in_place(|| self.plan.state.update_downloads(downloads));
+            self.kept("the downloads' progress", kept);
         }
     }
 
     fn clear_away(&mut self) {
-        self.torrents.retain(|_, torrent| !torrent.is_finished());
+        self.keep_progress();
+        self.seeding.retain(|_, torrent| !torrent.is_finished());
         self.ending.retain(|task| !task.is_finished());
         if std::mem::take(&mut self.must_announce) {
             self.announce_all(None);
@@ -263,19 +310,16 @@ impl Owner {
     /// Stops every torrent, waits until their files are flushed, and keeps what they report at last.
     async fn shutdown(&mut self) -> usize {
         let n_running = self.downloads.values().filter(|download| is_running(download)).count();
-        self.ending.extend(self.torrents.drain().map(|(_, torrent)| torrent.stop()));
+        self.rechecking.cancel();
+        self.stop_torrents();
         let ending = std::mem::take(&mut self.ending);
-        let all_ended = async {
-            for task in ending {
-                let _ = task.await;
-            }
-        };
-        if timeout(SHUTDOWN_PATIENCE, all_ended).await.is_err() {
+        if timeout(SHUTDOWN_PATIENCE, join_all(ending)).await.is_err() {
             tracing::warn!("some torrents take too long to end");
         }
         while let Ok((info_hash, report)) = self.reports_receiver.try_recv() {
             self.report(info_hash, report);
         }
+        self.keep_progress();
         let dropped = block_in_place(|| self.plan.state.drop_unused_infos());
         self.kept("the metadata", dropped);
         n_running
@@ -285,6 +329,13 @@ impl Owner {
     pub(super) fn deployment(&self) -> Result<Fingerprint, CommandError> {
         let unknown = || CommandError::new(ErrorCode::TrackerUnreachable, "no tracker has answered yet");
         self.deployment.ok_or_else(unknown)
+    }
+}
+
+async fn join_all(tasks: Vec<JoinHandle<()>>) {
+    for task in tasks {
+        // One that panicked has ended, too.
+        let _ = task.await;
     }
 }
 

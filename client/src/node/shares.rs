@@ -5,6 +5,7 @@ use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
 use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
+use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{block_in_place, spawn_blocking};
 
@@ -19,9 +20,9 @@ use crate::state::{AccountKey, Share};
 use crate::torrent::{Purpose, Report, TorrentHandle, TorrentPlan};
 
 impl Owner {
-    /// Loads a user's shares and downloads, starts what runs, and announces it all.
+    /// Loads a user's shares and downloads, starts what runs, and announces it all. Nothing of another session is
+    /// left.
     pub(super) fn sign_in(&mut self, user: &UserName, answer: Answer<usize>) {
-        self.end_session();
         let loaded = self.deployment().and_then(|deployment| {
             let account = AccountKey { deployment, user: user.key() };
             let state = &self.plan.state;
@@ -48,23 +49,16 @@ impl Owner {
 
     /// Takes up shares whose files look as they did; the others are read again in the background.
     fn revive(&mut self, shares: Vec<Share>) {
+        let mut changed = Vec::new();
         for share in shares {
             let stale = FileStamp::at(&share.path).ok() != Some(share.stamp);
             if stale {
-                self.recheck(&share);
+                changed.push(share.clone());
             }
             self.shares.insert(share.file.listing, ShareEntry { share, stale });
         }
-    }
-
-    fn recheck(&mut self, share: &Share) {
-        let (path, listing, expected) = (share.path.clone(), share.file.listing, share.file.sha256);
-        let findings = self.findings.clone();
-        self.tasks.spawn(async move {
-            let digest = spawn_blocking(move || digest_file(&path, &Progress::default())).await;
-            let same = digest.ok().and_then(Result::ok).filter(|digest| digest.sha256 == expected);
-            let _ = findings.send(Finding::Rechecked(listing, same.map(|digest| digest.stamp))).await;
-        });
+        self.rechecking = Arc::default();
+        self.tasks.spawn(recheck(changed, self.rechecking.clone(), self.findings.clone()));
     }
 
     pub(super) fn rechecked(&mut self, listing: ListingId, stamp: Option<FileStamp>) {
@@ -90,7 +84,8 @@ impl Owner {
         let seeds = intact().map(|share| seeding(share.file.listing)).collect();
         let unregistered: Vec<_> = intact().filter(|share| !share.registered).map(|share| share.file.listing).collect();
         let running = self.downloads.values().filter(|download| is_running(download));
-        let leeches = running.map(|download| leeching(download.file.listing)).collect();
+        let running = running.map(|download| download.file.listing);
+        let leeches = running.filter(|listing| !self.is_seeding(*listing)).map(leeching).collect();
         // A finished download whose registration was cut short is registered first, and counts with the others.
         unregistered.into_iter().for_each(|listing| self.announce(Announce::Share(listing)));
         self.announce(Announce::Presence { announcements: seeds, accepted });
@@ -103,18 +98,33 @@ impl Owner {
     }
 
     /// Serves a file from now on.
-    pub(super) fn add_share(&mut self, share: Share, raw_info: &[u8]) {
-        let Some(account) = &self.account else { return };
+    pub(super) fn add_share(&mut self, user: &UserName, share: Share, raw_info: &[u8]) -> Result<(), CommandError> {
+        let ended = || CommandError::new(ErrorCode::SessionEnded, "the session that wanted this has ended");
+        let account = self.account.as_ref().filter(|account| account.user == user.key()).ok_or_else(ended)?;
         let state = &mut self.plan.state;
         let kept = block_in_place(|| {
             state.put_info(share.file.info_hash, raw_info)?;
             state.put_share(account, &share)
         });
-        self.kept("a share", kept);
-        let listing = share.file.listing;
+        kept.map_err(state_error)?;
+        let (listing, info_hash) = (share.file.listing, share.file.info_hash);
+        let moved = |earlier: &ShareEntry| (&earlier.share.path, earlier.share.stamp) != (&share.path, share.stamp);
+        if self.shares.get(&listing).is_some_and(moved) {
+            self.stop_seeding(info_hash);
+        }
         self.shares.insert(listing, ShareEntry { share, stale: false });
         let announcements = vec![Announcement { listing, presence: Presence::Seeding }];
         self.announce(Announce::Presence { announcements, accepted: None });
+        Ok(())
+    }
+
+    /// Whether this client has the whole file and serves it.
+    pub(super) fn is_seeding(&self, listing: ListingId) -> bool {
+        self.shares.get(&listing).is_some_and(|entry| !entry.stale)
+    }
+
+    pub(super) fn stop_seeding(&mut self, info_hash: InfoHash) {
+        self.ending.extend(self.seeding.remove(&info_hash).map(TorrentHandle::stop));
     }
 
     /// Serves a file no more.
@@ -122,11 +132,10 @@ impl Owner {
         let (Some(account), Some(entry)) = (&self.account, self.shares.remove(&listing)) else { return };
         let kept = block_in_place(|| self.plan.state.remove_share(account, listing));
         self.kept("the end of a share", kept);
+        self.stop_seeding(entry.share.file.info_hash);
         let fetching = self.downloads.values().any(|d| is_running(d) && d.file.listing == listing);
-        if !fetching && let Some(torrent) = self.torrents.remove(&entry.share.file.info_hash) {
-            self.ending.push(torrent.stop());
-        }
-        let announcements = vec![Announcement { listing, presence: Presence::Gone }];
+        let presence = if fetching { Presence::Leeching } else { Presence::Gone };
+        let announcements = vec![Announcement { listing, presence }];
         self.announce(Announce::Presence { announcements, accepted: None });
     }
 
@@ -150,11 +159,11 @@ impl Owner {
     }
 
     /// A served file turned out to be not what it was: it is withdrawn until it is again.
-    pub(super) fn share_stale(&mut self, info_hash: InfoHash, reason: String) {
-        self.torrents.remove(&info_hash);
-        let Some(entry) = self.shares.values_mut().find(|entry| entry.share.file.info_hash == info_hash) else {
-            return;
-        };
+    pub(super) fn share_stale(&mut self, info_hash: InfoHash, stamp: FileStamp, reason: String) {
+        // A share that was renewed meanwhile is not meant.
+        let meant = |entry: &&mut ShareEntry| entry.share.file.info_hash == info_hash && entry.share.stamp == stamp;
+        let Some(entry) = self.shares.values_mut().find(meant) else { return };
+        self.seeding.remove(&info_hash);
         entry.stale = true;
         let file = &entry.share.file;
         self.output.notice(Notice::ShareStale { group: file.group.clone(), file: file.name.clone(), reason });
@@ -176,16 +185,18 @@ impl Owner {
 
     /// Where a connection goes that asks for a torrent. A share that nobody asked for lately is opened now.
     pub(super) fn torrent_for(&mut self, info_hash: InfoHash) -> Option<mpsc::Sender<OpenPeer>> {
-        if let Some(torrent) = self.torrents.get(&info_hash).filter(|torrent| !torrent.is_finished()) {
+        if let Some(torrent) = self.seeding.get(&info_hash).filter(|torrent| !torrent.is_finished()) {
             return Some(torrent.incoming());
         }
         let mut shares = self.shares.values().filter(|entry| !entry.stale).map(|entry| &entry.share);
-        let share = shares.find(|share| share.file.info_hash == info_hash)?;
+        let Some(share) = shares.find(|share| share.file.info_hash == info_hash) else {
+            return self.fetching.get(&info_hash).map(TorrentHandle::incoming);
+        };
         let geometry = Geometry::new(share.file.size, u64::from(PIECE_LENGTH)).ok()?;
         let purpose = Purpose::Seed { path: share.path.clone(), stamp: share.stamp };
         let torrent = TorrentHandle::start(self.torrent_plan(info_hash, geometry, purpose), self.reports.clone());
         let incoming = torrent.incoming();
-        self.torrents.insert(info_hash, torrent);
+        self.seeding.insert(info_hash, torrent);
         Some(incoming)
     }
 
@@ -197,13 +208,29 @@ impl Owner {
     /// What a torrent has to say.
     pub(super) fn report(&mut self, info_hash: InfoHash, report: Report) {
         match report {
+            Report::Opened(inode) => self.part_opened(info_hash, inode),
             Report::Verified(have) => self.download_progress(info_hash, have.as_bytes()),
             Report::Completed(stamp) => self.download_completed(info_hash, stamp),
             Report::Failed(code, reason) => {
-                self.torrents.remove(&info_hash);
                 self.fail_download(info_hash, &CommandError::new(code, reason));
             }
-            Report::Stale(reason) => self.share_stale(info_hash, reason),
+            Report::Stale(stamp, reason) => self.share_stale(info_hash, stamp, reason),
+        }
+    }
+}
+
+/// Reads files again that look changed, one after the other, until the session ends.
+async fn recheck(changed: Vec<Share>, progress: Arc<Progress>, findings: mpsc::Sender<Finding>) {
+    for share in changed {
+        let (path, hashing) = (share.path, progress.clone());
+        let digest = spawn_blocking(move || digest_file(&path, &hashing)).await;
+        if progress.is_cancelled() {
+            return;
+        }
+        let same = digest.ok().and_then(Result::ok).filter(|digest| digest.sha256 == share.file.sha256);
+        let finding = Finding::Rechecked(share.file.listing, same.map(|digest| digest.stamp));
+        if findings.send(finding).await.is_err() {
+            return;
         }
     }
 }

@@ -35,6 +35,8 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 /// How often the verified pieces are told for keeping.
 const KEEP_INTERVAL: Duration = Duration::from_secs(2);
+/// How long to wait before a file that could not be opened is tried again.
+const OPEN_RETRY: Duration = Duration::from_secs(1);
 /// How long to wait before a disk that refused is tried again.
 const DISK_RETRY: Duration = Duration::from_secs(5);
 
@@ -88,19 +90,23 @@ pub(crate) enum Control {
     PeersCame(Vec<PeerContact>),
     /// The tracker says that peers left.
     PeersLeft(Vec<PublicKey>),
+    /// How many bytes of unverified pieces this torrent may hold.
+    BufferBytes(u64),
 }
 
 /// What a torrent tells the node.
 #[derive(Debug)]
 pub(crate) enum Report {
+    /// The partial file is open; its inode tells it from others.
+    Opened(u64),
     /// Pieces that are verified and written; told now and then.
     Verified(Bitfield),
     /// The file is complete, durable and under its final name.
     Completed(FileStamp),
     /// The download cannot go on.
     Failed(ErrorCode, String),
-    /// The shared file is not what it was.
-    Stale(String),
+    /// The shared file is not what it was when it looked like this.
+    Stale(FileStamp, String),
 }
 
 /// Where a torrent stands.

@@ -20,10 +20,10 @@ use tokio_util::sync::CancellationToken;
 mod storage;
 
 use super::blocks::Blocks;
-use super::preparation::{Obstacle, Prepared, prepare, reason_of};
+use super::preparation::{DISK_FULL, Obstacle, Prepared, prepare, reason_of};
 use super::wire::{own_extended_handshake, to_engine, to_wire};
 use super::{
-    Control, DISK_RETRY, IDLE_TIMEOUT, KEEP_INTERVAL, MAILBOX, Purpose, Report, STATUS_INTERVAL, TorrentPlan,
+    Control, IDLE_TIMEOUT, KEEP_INTERVAL, MAILBOX, OPEN_RETRY, Purpose, Report, STATUS_INTERVAL, TorrentPlan,
     TorrentStatus,
 };
 use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, ReadError};
@@ -45,46 +45,75 @@ pub(super) struct Mailboxes {
 
 /// What a task of ours brings back.
 enum Finished {
-    Dialled(PeerKey, Result<OpenPeer, PeerError>),
     Checked(PieceIndex, PieceOutcome),
     Renamed(io::Result<FileStamp>),
 }
 
+/// How a torrent's task ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It was stopped, has failed, or has been idle.
+    Over,
+    /// Its partial file is not there any more: it begins with what it finds.
+    FileLost,
+}
+
 /// Runs a torrent until it is stopped, fails, or has been idle.
-pub(super) async fn run(plan: TorrentPlan, mailboxes: Mailboxes, stop: CancellationToken) {
-    let opened = open(&plan, &mailboxes, &stop).await;
-    match opened {
-        None => {}
-        Some(Prepared::AlreadyComplete(stamp)) => {
-            let _ = mailboxes.reports.send((plan.info_hash, Report::Completed(stamp))).await;
-        }
-        Some(Prepared::Seed(content)) => {
-            let have = Bitfield::all(plan.geometry.n_pieces());
-            Task::new(plan, mailboxes, content, None, have).run(stop).await;
-        }
-        Some(Prepared::Fetch { part, destination, have }) => {
-            let content = Content::partial(part.file());
-            Task::new(plan, mailboxes, content, Some((part, destination)), have).run(stop).await;
+pub(super) async fn run(mut plan: TorrentPlan, mut mailboxes: Mailboxes, stop: CancellationToken) {
+    loop {
+        let (content, part, have) = match open(&mut plan, &mailboxes, &stop).await {
+            None => return,
+            Some(Prepared::AlreadyComplete(stamp)) => {
+                return drop(mailboxes.reports.send((plan.info_hash, Report::Completed(stamp))).await);
+            }
+            Some(Prepared::Seed(content)) => (content, None, Bitfield::all(plan.geometry.n_pieces())),
+            Some(Prepared::Fetch { part, destination, have }) => {
+                if let Ok(inode) = part.inode() {
+                    let _ = mailboxes.reports.send((plan.info_hash, Report::Opened(inode))).await;
+                }
+                (Content::partial(part.file()), Some((part, destination)), have)
+            }
+        };
+        let (end, returned) = Task::new(plan.clone(), mailboxes, content, part, have).run(&stop).await;
+        match end {
+            End::Over => return,
+            End::FileLost => mailboxes = returned,
         }
     }
 }
 
 /// Opens the file; tries again for as long as the obstacle may pass.
-async fn open(plan: &TorrentPlan, mailboxes: &Mailboxes, stop: &CancellationToken) -> Option<Prepared> {
-    loop {
-        let (purpose, geometry) = (plan.purpose.clone(), plan.geometry);
-        let report = match tokio::task::spawn_blocking(move || prepare(&purpose, geometry)).await.ok()? {
+async fn open(plan: &mut TorrentPlan, mailboxes: &Mailboxes, stop: &CancellationToken) -> Option<Prepared> {
+    while !stop.is_cancelled() {
+        let (mut purpose, geometry, stopping) = (plan.purpose.clone(), plan.geometry, stop.clone());
+        let preparing = tokio::task::spawn_blocking(move || {
+            let prepared = prepare(&mut purpose, geometry, &stopping);
+            (purpose, prepared)
+        });
+        let (purpose, prepared) = preparing.await.ok()?;
+        plan.purpose = purpose;
+        let report = match prepared {
             Ok(prepared) => return Some(prepared),
             Err(Obstacle::Passing(error)) => {
-                mailboxes.status.send_modify(|status| status.reason = Some(error.to_string()));
-                stop.run_until_cancelled(sleep(DISK_RETRY)).await?;
+                let reason = if error.code == ErrorCode::DiskFull { DISK_FULL.to_owned() } else { error.to_string() };
+                mailboxes.status.send_modify(|status| status.reason = Some(reason));
+                stop.run_until_cancelled(sleep(OPEN_RETRY)).await?;
                 continue;
             }
             Err(Obstacle::Fatal(error)) => Report::Failed(error.code, error.message),
-            Err(Obstacle::Stale(reason)) => Report::Stale(reason),
+            Err(Obstacle::Stale(reason)) => stale(&plan.purpose, reason),
         };
         let _ = mailboxes.reports.send((plan.info_hash, report)).await;
         return None;
+    }
+    None
+}
+
+/// The file that is served is not what it was.
+fn stale(purpose: &Purpose, reason: String) -> Report {
+    match purpose {
+        Purpose::Seed { stamp, .. } => Report::Stale(*stamp, reason),
+        Purpose::Fetch(_) => Report::Failed(ErrorCode::FileChanged, reason),
     }
 }
 
@@ -116,6 +145,7 @@ struct Task {
     wire: mpsc::Sender<(ConnectionId, Wire)>,
     wire_receiver: mpsc::Receiver<(ConnectionId, Wire)>,
     connections: JoinSet<()>,
+    dials: JoinSet<(PeerKey, Result<OpenPeer, PeerError>)>,
     work: JoinSet<Finished>,
     reports: VecDeque<Report>,
     /// Why nothing is fetched just now, and when to try again.
@@ -123,7 +153,8 @@ struct Task {
     told_verified: u32,
     told_at: Instant,
     idle_since: Instant,
-    failed: bool,
+    /// Set when the task has to end.
+    end: Option<End>,
 }
 
 impl Task {
@@ -167,22 +198,23 @@ impl Task {
             wire,
             wire_receiver,
             connections: JoinSet::new(),
+            dials: JoinSet::new(),
             work: JoinSet::new(),
             reports: VecDeque::new(),
             obstacle: None,
             told_verified: u32::MAX,
             told_at: now,
             idle_since: now,
-            failed: false,
+            end: None,
         }
     }
 
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, stop: &CancellationToken) -> (End, Mailboxes) {
         self.begin();
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut inputs = Vec::with_capacity(BATCH);
-        while !stop.is_cancelled() && !self.failed && !self.is_idle() {
+        while !stop.is_cancelled() && self.end.is_none() && !self.is_idle() {
             let timeout = self.engine.poll_timeout();
             let timeout = async {
                 match timeout {
@@ -197,6 +229,7 @@ impl Task {
                 _ = self.wire_receiver.recv_many(&mut inputs, BATCH) => {
                     inputs.drain(..).for_each(|(connection, wire)| self.received(connection, wire));
                 }
+                Some(Ok((key, dialled))) = self.dials.join_next() => self.dialled(key, dialled),
                 Some(Ok(finished)) = self.work.join_next() => self.finished(finished),
                 Some(_) = self.connections.join_next() => {}
                 () = timeout => self.engine.handle_timeout(Instant::now()),
@@ -205,20 +238,28 @@ impl Task {
             self.act();
             self.flush();
         }
-        self.end().await;
+        self.wind_up().await
     }
 
     /// Closes all connections and keeps what was fetched.
-    async fn end(mut self) {
+    async fn wind_up(mut self) -> (End, Mailboxes) {
         self.peers.values().for_each(|peer| peer.closing.cancel());
+        self.dials.abort_all();
         while let Some(finished) = self.work.join_next().await {
-            if let Ok(Finished::Checked(piece, PieceOutcome::Verified(block_digests))) = finished {
-                self.engine.handle(Instant::now(), Event::PieceVerified { piece, block_digests });
+            match finished {
+                Ok(Finished::Checked(piece, PieceOutcome::Verified(block_digests))) => {
+                    self.engine.handle(Instant::now(), Event::PieceVerified { piece, block_digests });
+                }
+                Ok(Finished::Renamed(Ok(stamp))) => {
+                    self.part = None;
+                    self.reports.push_back(Report::Completed(stamp));
+                }
+                _ => {}
             }
         }
         self.wire_receiver.close();
         while self.connections.join_next().await.is_some() {}
-        if let (Some((part, _)), false) = (&self.part, self.failed) {
+        if let (Some((part, _)), None) = (&self.part, self.end) {
             let part = part.clone();
             let synced = tokio::task::spawn_blocking(move || part.sync()).await;
             tracing::debug!(?synced, "a partial file is flushed");
@@ -228,6 +269,7 @@ impl Task {
         for report in self.reports {
             let _ = self.mailboxes.reports.send((self.plan.info_hash, report)).await;
         }
+        (self.end.unwrap_or(End::Over), self.mailboxes)
     }
 
     fn is_idle(&self) -> bool {
@@ -254,6 +296,7 @@ impl Task {
                     self.engine.handle(now, Event::PeerGone(peer::own_key(contact.peer_id)));
                 }
             }
+            Control::BufferBytes(bytes) => self.engine.limit_buffer(bytes),
         }
     }
 
@@ -319,8 +362,8 @@ impl Task {
     fn closed(&mut self, connection: ConnectionId, end: ConnectionEnd) {
         let now = Instant::now();
         if let ConnectionEnd::Unreadable(ReadError::Stale) = end {
-            self.report(Report::Stale("it was changed or removed".to_owned()));
-            self.failed = true;
+            self.report(stale(&self.plan.purpose, "it was changed or removed".to_owned()));
+            self.end = Some(End::Over);
         }
         if let Some(peer) = self.peers.remove(&connection) {
             tracing::debug!(remote = %peer.remote, reason = %end, "a peer is disconnected");
@@ -329,14 +372,19 @@ impl Task {
         self.idle_since = now;
     }
 
+    fn dialled(&mut self, key: PeerKey, dialled: Result<OpenPeer, PeerError>) {
+        match dialled {
+            Ok(open) => self.connected(open),
+            Err(error) => {
+                tracing::debug!(%error, "a peer cannot be reached");
+                self.engine.handle(Instant::now(), Event::DialFailed(key));
+            }
+        }
+    }
+
     fn finished(&mut self, finished: Finished) {
         let now = Instant::now();
         match finished {
-            Finished::Dialled(_, Ok(open)) => self.connected(open),
-            Finished::Dialled(key, Err(error)) => {
-                tracing::debug!(%error, "a peer cannot be reached");
-                self.engine.handle(now, Event::DialFailed(key));
-            }
             Finished::Checked(piece, PieceOutcome::Verified(block_digests)) => {
                 self.engine.handle(now, Event::PieceVerified { piece, block_digests });
             }
@@ -359,7 +407,11 @@ impl Task {
             Finished::Renamed(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let text = "another file is at the destination now".to_owned();
                 self.report(Report::Failed(ErrorCode::DestinationExists, text));
-                self.failed = true;
+                self.end = Some(End::Over);
+            }
+            Finished::Renamed(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "a finished download begins anew");
+                self.end = Some(End::FileLost);
             }
             Finished::Renamed(Err(error)) => self.pause(reason_of(&error)),
         }
@@ -444,8 +496,7 @@ impl Task {
 
     fn dial(&mut self, Candidate { key, address }: Candidate) {
         let (own_ip, info_hash, peer_id) = (self.plan.own_ip, self.plan.info_hash, self.plan.peer_id);
-        self.work
-            .spawn(async move { Finished::Dialled(key, peer::dial(address, own_ip, info_hash, peer_id, key).await) });
+        self.dials.spawn(async move { (key, peer::dial(address, own_ip, info_hash, peer_id, key).await) });
     }
 
     fn banned(&self, key: PeerKey, reason: engine::PeerMisbehavior) {

@@ -1,11 +1,12 @@
 //! The torrent's dealings with its file: verifying pieces, finishing, and waiting for a disk that refuses.
 
 use mini_torrent_common::geometry::PieceIndex;
-use mini_torrent_engine::{self as engine, Event};
+use mini_torrent_engine::Event;
 use std::time::Instant;
 
 use super::{Finished, Task};
 use crate::disk::FileStamp;
+use crate::torrent::preparation::DISK_FULL;
 use crate::torrent::{DISK_RETRY, Purpose};
 
 impl Task {
@@ -14,7 +15,7 @@ impl Task {
         if let Some((_, destination)) = &self.part {
             let missing = self.plan.geometry.length().saturating_sub(self.engine.stats(Instant::now()).have_bytes);
             if destination.free_bytes().is_ok_and(|free| free < missing) {
-                self.pause("disk full".to_owned());
+                self.pause(DISK_FULL.to_owned());
             }
             if self.engine.is_complete() {
                 self.finish();
@@ -34,7 +35,7 @@ impl Task {
         let (Some((part, destination)), Purpose::Fetch(fetch)) = (&self.part, &self.plan.purpose) else { return };
         let (part, destination, replace) = (part.clone(), destination.clone(), fetch.replace);
         self.work.spawn_blocking(move || {
-            let finished = part.sync().and_then(|()| destination.finish(replace));
+            let finished = part.sync().and_then(|()| destination.finish(&part.file(), replace));
             Finished::Renamed(finished.and_then(|()| FileStamp::at(destination.path())))
         });
     }
@@ -48,13 +49,12 @@ impl Task {
         self.obstacle = Some((reason, Instant::now() + DISK_RETRY));
     }
 
-    /// Goes on when there is room for at least the pieces that may be on their way.
+    /// Goes on when there is room for all that is missing.
     pub(super) fn try_again(&mut self) {
         let Some((_, destination)) = &self.part else { return };
         let missing = self.plan.geometry.length().saturating_sub(self.engine.stats(Instant::now()).have_bytes);
-        let needed = missing.min(engine::Limits::default().buffered_bytes);
-        if destination.free_bytes().is_ok_and(|free| free < needed) {
-            self.pause("disk full".to_owned());
+        if destination.free_bytes().is_ok_and(|free| free < missing) {
+            self.pause(DISK_FULL.to_owned());
             return;
         }
         self.obstacle = None;
