@@ -1,6 +1,7 @@
 //! One torrent: a task that drives one [`mini_torrent_engine::Torrent`] with connections, files and time.
 
 mod blocks;
+mod life;
 mod preparation;
 mod task;
 mod wire;
@@ -139,7 +140,7 @@ impl TorrentHandle {
         let stop = CancellationToken::new();
         let mailboxes =
             task::Mailboxes { control: control_receiver, incoming: incoming_receiver, reports, status: status_sender };
-        let task = tokio::spawn(task::run(plan, mailboxes, stop.clone()));
+        let task = tokio::spawn(life::run(plan, mailboxes, stop.clone()));
         Self { control, incoming, status, stop, task }
     }
 

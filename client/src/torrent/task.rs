@@ -14,17 +14,16 @@ use std::net::SocketAddr;
 use std::time::Instant;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 mod storage;
 
 use super::blocks::Blocks;
-use super::preparation::{DISK_FULL, Obstacle, Prepared, prepare, reason_of};
+use super::preparation::reason_of;
 use super::wire::{own_extended_handshake, to_engine, to_wire};
 use super::{
-    Control, IDLE_TIMEOUT, KEEP_INTERVAL, MAILBOX, OPEN_RETRY, Purpose, Report, STATUS_INTERVAL, TorrentPlan,
-    TorrentStatus,
+    Control, IDLE_TIMEOUT, KEEP_INTERVAL, MAILBOX, Purpose, Report, STATUS_INTERVAL, TorrentPlan, TorrentStatus,
 };
 use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, ReadError};
 use crate::peer::{
@@ -51,66 +50,15 @@ enum Finished {
 
 /// How a torrent's task ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+pub(super) enum End {
     /// It was stopped, has failed, or has been idle.
     Over,
     /// Its partial file is not there any more: it begins with what it finds.
     FileLost,
 }
 
-/// Runs a torrent until it is stopped, fails, or has been idle.
-pub(super) async fn run(mut plan: TorrentPlan, mut mailboxes: Mailboxes, stop: CancellationToken) {
-    loop {
-        let (content, part, have) = match open(&mut plan, &mailboxes, &stop).await {
-            None => return,
-            Some(Prepared::AlreadyComplete(stamp)) => {
-                return drop(mailboxes.reports.send((plan.info_hash, Report::Completed(stamp))).await);
-            }
-            Some(Prepared::Seed(content)) => (content, None, Bitfield::all(plan.geometry.n_pieces())),
-            Some(Prepared::Fetch { part, destination, have }) => {
-                if let Ok(inode) = part.inode() {
-                    let _ = mailboxes.reports.send((plan.info_hash, Report::Opened(inode))).await;
-                }
-                (Content::partial(part.file()), Some((part, destination)), have)
-            }
-        };
-        let (end, returned) = Task::new(plan.clone(), mailboxes, content, part, have).run(&stop).await;
-        match end {
-            End::Over => return,
-            End::FileLost => mailboxes = returned,
-        }
-    }
-}
-
-/// Opens the file; tries again for as long as the obstacle may pass.
-async fn open(plan: &mut TorrentPlan, mailboxes: &Mailboxes, stop: &CancellationToken) -> Option<Prepared> {
-    while !stop.is_cancelled() {
-        let (mut purpose, geometry, stopping) = (plan.purpose.clone(), plan.geometry, stop.clone());
-        let preparing = tokio::task::spawn_blocking(move || {
-            let prepared = prepare(&mut purpose, geometry, &stopping);
-            (purpose, prepared)
-        });
-        let (purpose, prepared) = preparing.await.ok()?;
-        plan.purpose = purpose;
-        let report = match prepared {
-            Ok(prepared) => return Some(prepared),
-            Err(Obstacle::Passing(error)) => {
-                let reason = if error.code == ErrorCode::DiskFull { DISK_FULL.to_owned() } else { error.to_string() };
-                mailboxes.status.send_modify(|status| status.reason = Some(reason));
-                stop.run_until_cancelled(sleep(OPEN_RETRY)).await?;
-                continue;
-            }
-            Err(Obstacle::Fatal(error)) => Report::Failed(error.code, error.message),
-            Err(Obstacle::Stale(reason)) => stale(&plan.purpose, reason),
-        };
-        let _ = mailboxes.reports.send((plan.info_hash, report)).await;
-        return None;
-    }
-    None
-}
-
 /// The file that is served is not what it was.
-fn stale(purpose: &Purpose, reason: String) -> Report {
+pub(super) fn stale(purpose: &Purpose, reason: String) -> Report {
     match purpose {
         Purpose::Seed { stamp, .. } => Report::Stale(*stamp, reason),
         Purpose::Fetch(_) => Report::Failed(ErrorCode::FileChanged, reason),
@@ -128,7 +76,7 @@ struct Peer {
     fast: bool,
 }
 
-struct Task {
+pub(super) struct Task {
     plan: TorrentPlan,
     mailboxes: Mailboxes,
     engine: engine::Torrent,
@@ -158,7 +106,7 @@ struct Task {
 }
 
 impl Task {
-    fn new(
+    pub(super) fn new(
         plan: TorrentPlan,
         mailboxes: Mailboxes,
         content: Content,
@@ -209,7 +157,7 @@ impl Task {
         }
     }
 
-    async fn run(mut self, stop: &CancellationToken) -> (End, Mailboxes) {
+    pub(super) async fn run(mut self, stop: &CancellationToken) -> (End, Mailboxes) {
         self.begin();
         let mut status = interval(STATUS_INTERVAL);
         status.set_missed_tick_behavior(MissedTickBehavior::Delay);
