@@ -275,6 +275,7 @@ impl Writer {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // Bytes of the tests' own.
 mod tests {
     use super::*;
     use proptest::prelude::*;

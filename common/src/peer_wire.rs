@@ -313,6 +313,7 @@ impl ExtendedHandshake {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // Bytes of the tests' own.
 mod tests {
     use super::*;
     use proptest::prelude::*;

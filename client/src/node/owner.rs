@@ -217,6 +217,7 @@ impl Owner {
                     code,
                 }]));
             }
+            Event::MemberLeft { id, peer_id } => self.member_left(id, peer_id),
             // The link keeps the session and tells of its end itself.
             Event::SessionEnded { .. } => {}
         }

@@ -3,7 +3,7 @@
 use mini_torrent_common::control::{Announcement, ListingId, Presence, RefusedAnnouncement};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
-use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::hash::{GroupId, InfoHash, PeerId};
 use mini_torrent_common::names::{FileName, GroupName, UserName};
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
@@ -17,7 +17,7 @@ use crate::error::CommandError;
 use crate::output::Notice;
 use crate::peer::OpenPeer;
 use crate::state::{AccountKey, Share};
-use crate::torrent::{Purpose, Report, TorrentHandle, TorrentPlan};
+use crate::torrent::{Control, Purpose, Report, TorrentHandle, TorrentPlan};
 
 impl Owner {
     /// Loads a user's shares and downloads, starts what runs, and announces it all. Nothing of another session is
@@ -180,6 +180,16 @@ impl Owner {
         let running: Vec<_> = running.map(|download| download.file.listing).collect();
         for listing in running {
             self.download_refused(RefusedAnnouncement { listing, code: ErrorCode::NotAMember });
+        }
+    }
+
+    /// Somebody else is no member of a group any more: nothing of it is exchanged with that client.
+    pub(super) fn member_left(&self, group: GroupId, peer_id: PeerId) {
+        let shared = self.shares.values().map(|entry| &entry.share.file);
+        let fetched = self.downloads.values().map(|download| &download.file);
+        for file in shared.chain(fetched).filter(|file| file.group_id == group) {
+            let torrents = [self.seeding.get(&file.info_hash), self.fetching.get(&file.info_hash)];
+            torrents.into_iter().flatten().for_each(|torrent| torrent.tell(Control::MemberLeft(peer_id)));
         }
     }
 

@@ -91,6 +91,8 @@ pub(crate) enum Control {
     PeersCame(Vec<PeerContact>),
     /// The tracker says that peers left.
     PeersLeft(Vec<PublicKey>),
+    /// The user of this client is no member of the group any more.
+    MemberLeft(PeerId),
     /// How many bytes of unverified pieces this torrent may hold.
     BufferBytes(u64),
 }

@@ -244,6 +244,7 @@ impl Task {
                     self.engine.handle(now, Event::PeerGone(peer::own_key(contact.peer_id)));
                 }
             }
+            Control::MemberLeft(peer_id) => self.engine.handle(now, Event::Forget(peer::own_key(peer_id))),
             Control::BufferBytes(bytes) => self.engine.limit_buffer(bytes),
         }
     }

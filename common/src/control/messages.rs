@@ -478,6 +478,13 @@ pub enum Event {
         /// The listing.
         listing: ListingId,
     },
+    /// To everybody who takes part in a swarm of the group: this client's user is no member any more.
+    MemberLeft {
+        /// The group's number.
+        id: GroupId,
+        /// The client's name in swarms.
+        peer_id: PeerId,
+    },
     /// The session is over; the client is signed out.
     SessionEnded {
         /// Why, in one line.

@@ -148,12 +148,14 @@ impl Presence {
         swarm.peers().filter_map(|(key, peer)| state.contact(*key, *peer)).collect()
     }
 
-    /// A user is no member of a group any more: it takes no part in the group's swarms and hears nothing of them.
+    /// A user is no member of a group any more: it takes no part in the group's swarms and hears nothing of them,
+    /// and those who do take part are told to serve it no longer.
     pub(crate) fn end_membership(&self, user: UserId, group: GroupId) {
         let mut state = self.state();
         state.generation += 1;
         for id in state.connections_of(user) {
             let Some(connected) = state.connections.get(&id) else { continue };
+            let peer_id = connected.client.peer_id;
             let of_group = |listing: &&ListingId| state.swarms.get(listing).is_some_and(|swarm| swarm.group == group);
             let listings: HashSet<_> =
                 connected.announced.union(&connected.watched).filter(of_group).copied().collect();
@@ -161,6 +163,7 @@ impl Presence {
                 state.leave(id, listing);
                 state.unwatch(id, listing);
             }
+            state.tell_group(group, &Event::MemberLeft { id: group, peer_id });
         }
     }
 
@@ -231,6 +234,13 @@ impl State {
         if swarm.put(key, SwarmPeer { connection: id, complete }) {
             self.tell_watchers(listing, key);
         }
+    }
+
+    /// Tells every client that takes part in some swarm of a group.
+    fn tell_group(&self, group: GroupId, event: &Event) {
+        let of_group = |listing: &ListingId| self.swarms.get(listing).is_some_and(|swarm| swarm.group == group);
+        let concerned = self.connections.values().filter(|connected| connected.announced.iter().any(of_group));
+        concerned.for_each(|connected| connected.line.send(event.clone()));
     }
 
     fn leave(&mut self, id: ConnectionId, listing: ListingId) {

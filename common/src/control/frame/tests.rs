@@ -106,6 +106,7 @@ fn events() -> Vec<Event> {
         Event::RemovedFromGroup { id: GroupId([8; 16]), group: "g".parse().unwrap() },
         Event::Peers { listing: ListingId(7), came: vec![contact()], left: vec![PublicKey([9; 32])] },
         Event::ListingEnded { listing: ListingId(7) },
+        Event::MemberLeft { id: GroupId([8; 16]), peer_id: PeerId([5; 20]) },
         Event::SessionEnded { reason: "x".into() },
     ]
 }

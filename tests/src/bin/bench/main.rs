@@ -1,0 +1,123 @@
+//! `make bench`: what issue 2 asks for, measured with the real programs on this machine, as a table.
+//!
+//! Repetitions rotate over the cases, so that a slow minute of the machine hits all of them alike; compare
+//! only figures of one run. Files lie on tmpfs. Each case cleans up behind itself.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it reports to a person")]
+
+mod accounts;
+mod figures;
+mod hashing;
+mod transfers;
+
+use clap::Parser;
+use figures::Figures;
+use mini_torrent_tests::{Programs, Scene};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+/// Measures transfers, hashing and sign-in.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Repetitions of each case
+    #[arg(short = 'n', long, default_value_t = 3)]
+    repetitions: u32,
+    /// Where the files lie
+    #[arg(long, default_value = "/dev/shm")]
+    dir: PathBuf,
+    /// Length in MiB of the file of the 1:1, 4:1 and hashing cases; 1:8 has a quarter of it
+    #[arg(long, default_value_t = 1024)]
+    mib: u64,
+    /// Shares that revive at login
+    #[arg(long, default_value_t = 10_000)]
+    shares: u32,
+    /// Members that sign in at once
+    #[arg(long, default_value_t = 200)]
+    logins: u32,
+    /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins
+    cases: Vec<String>,
+}
+
+/// What a case needs.
+struct Bench {
+    options: Options,
+    programs: Programs,
+}
+
+impl Bench {
+    fn scene(&self) -> Arc<Scene> {
+        Scene::within(self.programs.clone(), &self.options.dir)
+    }
+
+    fn length(&self) -> u64 {
+        self.options.mib << 20
+    }
+}
+
+struct Case {
+    name: &'static str,
+    run: fn(&Bench, &mut Figures),
+    /// Whether once is enough.
+    once: bool,
+}
+
+const CASES: [Case; 7] = [
+    Case { name: "1:1", run: transfers::one_to_one, once: false },
+    Case { name: "4:1", run: transfers::four_to_one, once: false },
+    Case { name: "1:8", run: transfers::one_to_eight, once: false },
+    Case { name: "sparse", run: transfers::sparse, once: true },
+    Case { name: "hashing", run: hashing::upload, once: false },
+    Case { name: "revive", run: accounts::revive, once: true },
+    Case { name: "logins", run: accounts::logins, once: false },
+];
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    if let Some(unknown) = options.cases.iter().find(|name| CASES.iter().all(|case| case.name != name.as_str())) {
+        eprintln!("bench: no case is named {unknown}");
+        return ExitCode::from(2);
+    }
+    let programs = match Programs::beside_this_one() {
+        Ok(programs) => programs,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let bench = Bench { options, programs };
+    let mut figures = Figures::default();
+    let mut failed = false;
+    touch_memory(&bench);
+    for nth in 0..bench.options.repetitions {
+        for case in &CASES {
+            let wanted = bench.options.cases.is_empty() || bench.options.cases.iter().any(|name| name == case.name);
+            if !wanted || (case.once && nth > 0) {
+                continue;
+            }
+            eprintln!("{} ({} of {})", case.name, nth + 1, if case.once { 1 } else { bench.options.repetitions });
+            failed |= catch_unwind(AssertUnwindSafe(|| (case.run)(&bench, &mut figures))).is_err();
+        }
+    }
+    print!("{figures}");
+    if failed {
+        eprintln!("bench: some runs failed");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Fills as much memory as the cases need, once: a virtual machine gets it from its host at the first touch,
+/// and that is slower than what is measured.
+fn touch_memory(bench: &Bench) {
+    let scene = bench.scene();
+    let buffer = vec![1; 1 << 20];
+    let write = || -> std::io::Result<()> {
+        let mut file = std::fs::File::create(scene.path("touched"))?;
+        (0..6 * bench.options.mib).try_for_each(|_| file.write_all(&buffer))
+    };
+    if let Err(error) = write() {
+        eprintln!("bench: {} has no room for 6 x {} MiB: {error}", bench.options.dir.display(), bench.options.mib);
+    }
+}

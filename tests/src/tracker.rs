@@ -1,0 +1,151 @@
+//! A tracker as a process: started on a free port, stopped in every way there is, started again on the same.
+
+use crate::running::Running;
+use crate::scene::{Scene, log_text};
+use crate::waiting::{DEADLINE, eventually};
+use rustix::process::Signal;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+
+/// The address in the tracker's own file: never used, since `--listen` stands above it.
+const UNUSED_ADDRESS: &str = "127.0.0.1\n1\n";
+
+/// A running tracker.
+#[derive(Debug)]
+pub struct Tracker {
+    scene: Arc<Scene>,
+    running: Running,
+    name: String,
+    options: Vec<String>,
+    address: SocketAddr,
+    key: String,
+    info_file: PathBuf,
+}
+
+impl Tracker {
+    /// Starts a tracker on a free port.
+    pub fn start(scene: &Arc<Scene>) -> Self {
+        Self::start_with(scene, "tracker", &[])
+    }
+
+    /// Starts a tracker under a name of its own, with options.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_with(scene: &Arc<Scene>, name: &str, options: &[&str]) -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::start_at(scene, name, any, options).unwrap_or_else(|| panic!("{name} does not start"))
+    }
+
+    /// Starts a tracker at this address; `None` when it ends at once.
+    pub fn start_at(scene: &Arc<Scene>, name: &str, listen: SocketAddr, options: &[&str]) -> Option<Self> {
+        scene.write(&format!("{name}.own.txt"), UNUSED_ADDRESS);
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let mut running = launch(scene, name, &options, listen);
+        let (address, key) = first_lines(&mut running)?;
+        let info_file = scene.write(&format!("{name}.info.txt"), format!("{}\n{}\n", address.ip(), address.port()));
+        Some(Self { scene: Arc::clone(scene), running, name: name.into(), options, address, key, info_file })
+    }
+
+    /// Starts it again on the same data and port, after whatever ended it.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_again(&mut self) {
+        self.running.kill();
+        // Another process may hold the port for a moment as its own end of a connection.
+        let (running, (address, key)) = eventually("the tracker has its port again", || {
+            let mut running = launch(&self.scene, &self.name, &self.options, self.address);
+            first_lines(&mut running).map(|lines| (running, lines))
+        });
+        assert_eq!((address, &key), (self.address, &self.key), "port or identity changed");
+        self.running = running;
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The fingerprint that it printed: `sha256:…`.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The `tracker_info.txt` for its clients.
+    pub fn info_file(&self) -> &Path {
+        &self.info_file
+    }
+
+    /// The same as text, for command lines.
+    pub fn info(&self) -> &str {
+        self.info_file.to_str().expect("temporary paths are UTF-8")
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.scene.path(&format!("{}.data", self.name))
+    }
+
+    /// Everything in its log files.
+    pub fn log(&self) -> String {
+        log_text(&self.data_dir())
+    }
+
+    /// The process.
+    pub fn running(&self) -> &Running {
+        &self.running
+    }
+
+    /// The process, to type at it.
+    pub fn running_mut(&mut self) -> &mut Running {
+        &mut self.running
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        self.running.kill();
+    }
+
+    /// SIGTERM, and its exit status.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.running.signal(Signal::TERM);
+        self.running.wait_exit(DEADLINE)
+    }
+
+    /// Types a console command; the lines that it answers.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn console(&mut self, command: &str) -> Vec<String> {
+        // Whatever is answered to a command that nobody knows comes behind the answer.
+        const END: &str = "end-of-answer";
+        let from = self.running.stdout().count();
+        self.running.type_line(command);
+        self.running.type_line(END);
+        self.running.stdout().wait_line(from, "the answer of the console", |line| line.contains(END));
+        let lines = self.running.stdout().since(from);
+        lines.into_iter().take_while(|line| !line.contains(END)).collect()
+    }
+}
+
+fn launch(scene: &Scene, name: &str, options: &[String], listen: SocketAddr) -> Running {
+    let mut command = Command::new(&scene.programs().tracker);
+    command.arg(scene.path(&format!("{name}.own.txt"))).arg("1");
+    command.arg("--data-dir").arg(scene.path(&format!("{name}.data")));
+    command.arg("--listen").arg(listen.to_string()).args(options).current_dir(scene.dir());
+    scene.start(name, &mut command)
+}
+
+/// The address and the key; `None` when it ended instead.
+fn first_lines(running: &mut Running) -> Option<(SocketAddr, String)> {
+    let word = |nth: usize, prefix: &str| {
+        let line = running.stdout().wait_nth(nth, DEADLINE)?;
+        Some(line.strip_prefix(prefix).unwrap_or_else(|| panic!("line {nth}: {line}")).to_owned())
+    };
+    let address = word(0, "listening on ")?;
+    let key = word(1, "key ")?;
+    Some((address.parse().expect("an address"), key))
+}
