@@ -1,8 +1,8 @@
 //! The client of Mini-Torrent: a shell and scripts, the link to the trackers, and the member's side of swarms.
 //!
-//! [`run_from_command_line`] is the whole program. Inside, the [`node`] owns shares, downloads and local state;
-//! [`link`] keeps a control connection to a tracker; each [`torrent`] drives one engine with [`peer`]
-//! connections and [`disk`] files; [`command`] is what users say and [`output`] what they read.
+//! [`run_from_command_line`] is the whole program. Inside, the `node` owns shares, downloads and local state;
+//! `link` keeps a control connection to a tracker; each `torrent` drives one engine with `peer`
+//! connections and `disk` files; `command` is what users say and `output` what they read.
 
 mod command;
 mod disk;
