@@ -106,7 +106,7 @@ pub(crate) enum Command {
     },
     /// Fetch a file in the background
     ///
-    /// Returns at once. Data goes to .<name>.part beside the destination until the file is complete and verified.
+    /// Returns at once. Data goes to a hidden file, .NAME.part, beside the destination until the file is complete and verified.
     DownloadFile {
         group: String,
         file: String,
@@ -118,7 +118,7 @@ pub(crate) enum Command {
     },
     /// List your downloads
     ///
-    /// [D] is downloading, [C] complete, [F] failed for good. With details also what is being hashed, [U].
+    /// D is downloading, C complete, F failed for good. With details also what is being hashed, U.
     ShowDownloads {
         /// Show progress, speed, peers and reasons
         #[arg(short, long)]
