@@ -143,14 +143,23 @@ impl Context {
     pub(super) async fn stop_share(&self, group: &str, file: &str) -> Outcome {
         self.signed_in()?;
         let (group, file) = (known_group(group)?, known_file(file)?);
-        let listing = match self.node.find_share(group.clone(), file.clone()).await? {
-            Some(share) => share.file.listing,
+        let shared_here = self.node.begin_stop(group.clone(), file.clone()).await?;
+        let listing = match shared_here {
+            Some(listing) => listing,
             // Shared from another data directory, perhaps.
             None => self.find_file(&group, &file).await?.id,
         };
-        // Serving ends first: that does not need the tracker.
+        // The tracker first: when it cannot be told, or we are killed in between, everything is as before.
+        match self.link.request(Request::StopShare { listing }).await {
+            Ok(_) => {}
+            // It was told before, and only we have not noted it.
+            Err(error) if shared_here.is_some() && is_gone(&error) => {}
+            Err(error) => {
+                self.node.abort_stop(listing).await?;
+                return Err(error);
+            }
+        }
         self.node.remove_share(listing).await?;
-        self.link.request(Request::StopShare { listing }).await?;
         let text = format!("stopped sharing {file} in {group}");
         Ok(Reply::line(text, json!({ "group": group.as_str(), "file": file.as_str() })))
     }
@@ -173,6 +182,11 @@ impl Context {
         let text = format!("{file} is intact");
         Ok(Reply::line(text, json!({ "group": group.as_str(), "file": file.as_str() })))
     }
+}
+
+/// Whether the tracker knows no such share.
+fn is_gone(error: &CommandError) -> bool {
+    matches!(error.code, ErrorCode::NotSharing | ErrorCode::NoSuchFile | ErrorCode::NotAMember)
 }
 
 struct CancelOnDrop(Arc<Progress>);

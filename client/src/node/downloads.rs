@@ -180,7 +180,7 @@ impl Owner {
         // The torrent that fetched the file goes on with serving it.
         self.seeding.extend(self.fetching.remove(&info_hash).map(|torrent| (info_hash, torrent)));
         self.share_buffer();
-        self.shares.insert(listing, ShareEntry { share, stale: false });
+        self.shares.insert(listing, ShareEntry { share, stale: false, ending: false });
         self.announce(Announce::Share(listing));
         self.unwatch(listing);
         let milliseconds = now_ms().saturating_sub(download.started_ms);

@@ -75,7 +75,8 @@ enum NodeRequest {
     SignIn { user: UserName, answer: Answer<usize> },
     SignOut { answer: Answer<()> },
     AddShare { user: UserName, share: Box<Share>, raw_info: Vec<u8>, answer: Answer<()> },
-    FindShare { group: GroupName, file: FileName, answer: Answer<Option<Share>> },
+    BeginStop { group: GroupName, file: FileName, answer: Answer<Option<ListingId>> },
+    AbortStop { listing: ListingId, answer: Answer<()> },
     FindFinished { group: GroupName, file: FileName, answer: Answer<Option<Share>> },
     FindInfo { info_hash: InfoHash, answer: Answer<Option<Vec<u8>>> },
     RemoveShare { listing: ListingId, answer: Answer<()> },
@@ -151,9 +152,15 @@ impl Node {
         self.ask(|answer| NodeRequest::AddShare { user, share: Box::new(share), raw_info, answer }).await
     }
 
-    /// The share of this name, if this data directory has it.
-    pub(crate) async fn find_share(&self, group: GroupName, file: FileName) -> Result<Option<Share>, CommandError> {
-        self.ask(|answer| NodeRequest::FindShare { group, file, answer }).await
+    /// The share of this name, if this data directory has it, is about to end by the user's will: its end is no
+    /// news from now on.
+    pub(crate) async fn begin_stop(&self, group: GroupName, file: FileName) -> Result<Option<ListingId>, CommandError> {
+        self.ask(|answer| NodeRequest::BeginStop { group, file, answer }).await
+    }
+
+    /// The share does not end after all.
+    pub(crate) async fn abort_stop(&self, listing: ListingId) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::AbortStop { listing, answer }).await
     }
 
     /// The finished file of this name, shared or only fetched.

@@ -26,6 +26,8 @@ use crate::torrent::{Control, Report, TorrentHandle};
 pub(super) struct ShareEntry {
     pub(super) share: Share,
     pub(super) stale: bool,
+    /// The user is ending it.
+    pub(super) ending: bool,
 }
 
 pub(super) struct Owner {
@@ -137,8 +139,10 @@ impl Owner {
             NodeRequest::AddShare { user, share, raw_info, answer } => {
                 let _ = answer.send(self.add_share(&user, *share, &raw_info));
             }
-            NodeRequest::FindShare { group, file, answer } => {
-                reply(answer, self.find_share(&group, &file));
+            NodeRequest::BeginStop { group, file, answer } => reply(answer, self.begin_stop(&group, &file)),
+            NodeRequest::AbortStop { listing, answer } => {
+                self.abort_stop(listing);
+                reply(answer, ());
             }
             NodeRequest::FindFinished { group, file, answer } => {
                 reply(answer, self.find_share(&group, &file).or_else(|| self.find_fetched(&group, &file)));

@@ -55,7 +55,7 @@ impl Owner {
             if stale {
                 changed.push(share.clone());
             }
-            self.shares.insert(share.file.listing, ShareEntry { share, stale });
+            self.shares.insert(share.file.listing, ShareEntry { share, stale, ending: false });
         }
         self.rechecking = Arc::default();
         self.tasks.spawn(recheck(changed, self.rechecking.clone(), self.findings.clone()));
@@ -97,6 +97,18 @@ impl Owner {
         shares.find(|share| share.file.is_named(group, file)).cloned()
     }
 
+    pub(super) fn begin_stop(&mut self, group: &GroupName, file: &FileName) -> Option<ListingId> {
+        let entry = self.shares.values_mut().find(|entry| entry.share.file.is_named(group, file))?;
+        entry.ending = true;
+        Some(entry.share.file.listing)
+    }
+
+    pub(super) fn abort_stop(&mut self, listing: ListingId) {
+        if let Some(entry) = self.shares.get_mut(&listing) {
+            entry.ending = false;
+        }
+    }
+
     /// Serves a file from now on.
     pub(super) fn add_share(&mut self, user: &UserName, share: Share, raw_info: &[u8]) -> Result<(), CommandError> {
         let ended = || CommandError::new(ErrorCode::SessionEnded, "the session that wanted this has ended");
@@ -112,7 +124,7 @@ impl Owner {
         if self.shares.get(&listing).is_some_and(moved) {
             self.stop_seeding(info_hash);
         }
-        self.shares.insert(listing, ShareEntry { share, stale: false });
+        self.shares.insert(listing, ShareEntry { share, stale: false, ending: false });
         let announcements = vec![Announcement { listing, presence: Presence::Seeding }];
         self.announce(Announce::Presence { announcements, accepted: None });
         Ok(())
@@ -153,9 +165,11 @@ impl Owner {
         if code == ErrorCode::NotSharing && !entry.share.registered {
             return self.announce(Announce::Share(listing));
         }
-        let (group, file) = (entry.share.file.group.clone(), entry.share.file.name.clone());
+        let (group, file, expected) = (entry.share.file.group.clone(), entry.share.file.name.clone(), entry.ending);
         self.remove_share(listing);
-        self.output.notice(Notice::ShareEnded { group, file });
+        if !expected {
+            self.output.notice(Notice::ShareEnded { group, file });
+        }
     }
 
     /// A served file turned out to be not what it was: it is withdrawn until it is again.
