@@ -4,6 +4,7 @@
 //! takes bytes from strangers: it returns an error for whatever it does not accept, allocates no more than
 //! a named bound, and never panics.
 
+pub mod address;
 pub mod bencode;
 pub mod bitfield;
 pub mod control;

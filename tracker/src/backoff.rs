@@ -97,14 +97,6 @@ impl Failures {
     }
 }
 
-/// The block that one customer usually has: an IPv4 address, or an IPv6 /64.
-pub(crate) fn address_block(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() >> 64 << 64).into()),
-        v4 => v4,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,12 +144,5 @@ mod tests {
         let address = "10.0.0.1".parse().unwrap();
         let tries: Vec<_> = (0..limits::FREE_FAILURES).map(|_| backoff.begin("bob".into(), address).is_ok()).collect();
         assert!(tries.into_iter().all(|began| began) && backoff.begin("bob".into(), address).is_err());
-    }
-
-    #[test]
-    fn an_ipv6_customer_is_a_64_and_mapped_addresses_are_ipv4() {
-        let block = |text: &str| address_block(text.parse().unwrap()).to_string();
-        assert_eq!(block("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(block("::ffff:10.0.0.1"), "10.0.0.1");
     }
 }

@@ -1,11 +1,11 @@
 //! The listening port: accepts, tells protocols apart, and hands connections over.
 
 use crate::admission::{Admission, Ticket};
-use crate::backoff::address_block;
 use crate::connection::{self, Greeted, Surroundings};
 use crate::limits;
 use crate::presence::ConnectionId;
 use crate::service::Service;
+use mini_torrent_common::address;
 use mini_torrent_common::control;
 use mini_torrent_common::tls;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -72,7 +72,7 @@ pub(crate) async fn serve(
         };
         n_accepted += 1;
         let (id, close) = (ConnectionId(n_accepted), shutdown.child_token());
-        if let Some(ticket) = admission.admit(id, address_block(source), close.clone()) {
+        if let Some(ticket) = admission.admit(id, address::block_of(source), close.clone()) {
             tasks.spawn(Arc::clone(&server).attend(stream, source, id, close, ticket));
         }
     }

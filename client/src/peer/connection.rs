@@ -95,7 +95,17 @@ impl Connection {
         let Self { id, transport, geometry, content, commands, torrent, closing } = self;
         let Transport { reader, writer, .. } = transport;
         let reading = read(id, reader, geometry.n_pieces(), &torrent);
-        let writer = Writer::new(id, writer, geometry, content, commands, torrent.clone());
+        let writer = Writer {
+            id,
+            writer,
+            geometry,
+            content,
+            commands,
+            torrent: torrent.clone(),
+            messages: BytesMut::new(),
+            serves: VecDeque::new(),
+            run_length: 4 * MIN_RUN_LENGTH,
+        };
         let both = async { tokio::try_join!(reading, writer.run()) };
         let end = closing.run_until_cancelled(both).await;
         let end = end.and_then(Result::err).unwrap_or(ConnectionEnd::Ours);
@@ -150,18 +160,6 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(
-        id: ConnectionId,
-        writer: Box<dyn AsyncWrite + Send + Unpin>,
-        geometry: Geometry,
-        content: Content,
-        commands: mpsc::Receiver<Vec<PeerCommand>>,
-        torrent: mpsc::Sender<(ConnectionId, Wire)>,
-    ) -> Self {
-        let (messages, serves) = (BytesMut::new(), VecDeque::new());
-        Self { id, writer, geometry, content, commands, torrent, messages, serves, run_length: 4 * MIN_RUN_LENGTH }
-    }
-
     /// Writes until the torrent lets go of the connection. While one run is written the next is read.
     async fn run(mut self) -> Result<(), ConnectionEnd> {
         let mut reading: Option<Run> = None;

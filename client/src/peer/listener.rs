@@ -1,9 +1,10 @@
 //! Accepts peers. Who has not said what it wants within ten seconds is let go, and so is the oldest undecided
 //! connection of the address that holds most, when there are too many.
 
+use mini_torrent_common::address;
 use mini_torrent_common::hash::{InfoHash, PeerId};
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +45,7 @@ impl Listener {
                     Ok((stream, remote)) => {
                         undecided.make_room();
                         let task = tasks.spawn(decide(stream, remote, self.peer_id, self.torrents.clone()));
-                        undecided.insert(group_of(remote.ip()), task);
+                        undecided.insert(address::block_of(remote.ip()), task);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "cannot accept");
@@ -84,14 +85,6 @@ async fn decide_now(
     // A torrent that ended meanwhile drops the connection.
     let _ = torrent.send(peer).await;
     Ok(())
-}
-
-/// What counts as one address: all of IPv4, and a /64 of IPv6.
-fn group_of(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => IpAddr::V4(v4),
-        IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
-    }
 }
 
 /// The connections that have not said what they want, oldest first.
@@ -143,11 +136,5 @@ mod tests {
         while !oldest.is_finished() {
             tokio::task::yield_now().await;
         }
-    }
-
-    #[test]
-    fn addresses_of_one_v6_network_count_together() {
-        assert_eq!(group_of("2001:db8::1".parse().unwrap()), group_of("2001:db8::ffff:2".parse().unwrap()));
-        assert_eq!(group_of("::ffff:10.0.0.1".parse().unwrap()), group_of("10.0.0.1".parse().unwrap()));
     }
 }

@@ -1,6 +1,7 @@
 //! The driver of one torrent: events in, actions out. It decides nothing and never awaits outwards.
 
 use bytes::Bytes;
+use mini_torrent_common::address::may_dial;
 use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::control::PeerContact;
 use mini_torrent_common::error_code::ErrorCode;
@@ -233,7 +234,7 @@ impl Task {
             Control::PeersCame(contacts) => {
                 let candidates = contacts
                     .iter()
-                    .filter(|contact| self.may_dial(contact.address))
+                    .filter(|contact| may_dial(contact.address, self.plan.loopback))
                     .map(|contact| Candidate { key: peer::own_key(contact.peer_id), address: contact.address });
                 let candidates = candidates.collect();
                 self.contacts.extend(contacts.into_iter().map(|contact| (contact.key, contact)));
@@ -247,17 +248,6 @@ impl Task {
             Control::MemberLeft(peer_id) => self.engine.handle(now, Event::Forget(peer::own_key(peer_id))),
             Control::BufferBytes(bytes) => self.engine.limit_buffer(bytes),
         }
-    }
-
-    /// Nobody aims us at an address that no member can have.
-    fn may_dial(&self, address: SocketAddr) -> bool {
-        let ip = address.ip().to_canonical();
-        let link_local = match ip {
-            std::net::IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-            std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        };
-        let odd = ip.is_unspecified() || ip.is_multicast() || link_local || address.port() == 0;
-        !odd && (self.plan.loopback || !ip.is_loopback())
     }
 
     fn connected(&mut self, open: OpenPeer) {

@@ -1,8 +1,8 @@
 //! Accounts.
 
 use super::{Result, Service, or};
-use crate::backoff::address_block;
 use crate::domain::{self, Refused};
+use mini_torrent_common::address;
 use mini_torrent_common::names::UserName;
 use mini_torrent_common::secret::Password;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ impl Service {
         if self.store.account(user.clone()).await?.is_some() {
             return Err(Refused::UserExists);
         }
-        let hash = self.passwords.hash(password, source.map(address_block)).await?;
+        let hash = self.passwords.hash(password, source.map(address::block_of)).await?;
         let created = self.store.create_user(user.clone(), hash, self.clock.wall_ms()).await;
         created.map_err(|error| or(error, Refused::Internal, Refused::UserExists))?;
         tracing::info!(%user, "account created");

@@ -1,11 +1,11 @@
 //! Signing in, resuming, signing out.
 
 use super::{Result, Service, Visitor, or};
-use crate::backoff::address_block;
 use crate::domain::Refused;
 use crate::limits;
 use crate::presence::{ConnectionId, NotClaimed};
 use crate::store::{Account, Session};
+use mini_torrent_common::address;
 use mini_torrent_common::control::SignedIn;
 use mini_torrent_common::names::UserName;
 use mini_torrent_common::secret::{Password, SessionToken};
@@ -50,7 +50,7 @@ impl Service {
 
     /// One answer and one cost for an unknown user and a wrong password.
     async fn authenticate(&self, visitor: &Visitor, user: UserName, password: Password) -> Result<Account> {
-        let block = address_block(visitor.source);
+        let block = address::block_of(visitor.source);
         let attempt = self.backoff.begin(user.key(), block).map_err(|wait| Refused::TooManyFailures { wait })?;
         let account = match self.store.account(user.clone()).await {
             Ok(account) => account,
