@@ -150,8 +150,8 @@ impl Context {
             None => self.find_file(&group, &file).await?.id,
         };
         // The tracker first: when it cannot be told, or we are killed in between, everything is as before.
-        match self.link.request(Request::StopShare { listing }).await {
-            Ok(_) => {}
+        match self.node.stop_share(listing).await {
+            Ok(()) => {}
             // It was told before, and only we have not noted it.
             Err(error) if shared_here.is_some() && is_gone(&error) => {}
             Err(error) => {

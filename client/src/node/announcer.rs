@@ -6,7 +6,7 @@ use mini_torrent_common::control::{
 use mini_torrent_common::error_code::ErrorCode;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Finding;
+use super::{Answer, Finding};
 use crate::error::CommandError;
 use crate::link::Link;
 
@@ -16,6 +16,8 @@ pub(super) enum Announce {
     Presence { announcements: Vec<Announcement>, accepted: Option<oneshot::Sender<usize>> },
     /// A finished download becomes a lasting share, and is seeded.
     Share(ListingId),
+    /// A share ends. Told in the same queue, so that it cannot overtake its own beginning.
+    Stop { listing: ListingId, answer: Answer<()> },
 }
 
 /// Tells until the node is gone. What is lost with a connection is told again by the node when the session
@@ -34,6 +36,11 @@ pub(super) async fn run(link: Link, mut queue: mpsc::Receiver<Announce>, finding
                 (!refused.is_empty()).then_some(Finding::Refused(refused))
             }
             Announce::Share(listing) => share(&link, listing).await,
+            Announce::Stop { listing, answer } => {
+                let stopped = link.request(Request::StopShare { listing }).await;
+                let _ = answer.send(stopped.map(|_| ()));
+                None
+            }
         };
         if let Some(finding) = finding {
             // The node is gone: so is the reason to tell anything.

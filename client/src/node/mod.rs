@@ -76,6 +76,7 @@ enum NodeRequest {
     SignOut { answer: Answer<()> },
     AddShare { user: UserName, share: Box<Share>, raw_info: Vec<u8>, answer: Answer<()> },
     BeginStop { group: GroupName, file: FileName, answer: Answer<Option<ListingId>> },
+    StopShare { listing: ListingId, answer: Answer<()> },
     AbortStop { listing: ListingId, answer: Answer<()> },
     FindFinished { group: GroupName, file: FileName, answer: Answer<Option<Share>> },
     FindInfo { info_hash: InfoHash, answer: Answer<Option<Vec<u8>>> },
@@ -156,6 +157,11 @@ impl Node {
     /// news from now on.
     pub(crate) async fn begin_stop(&self, group: GroupName, file: FileName) -> Result<Option<ListingId>, CommandError> {
         self.ask(|answer| NodeRequest::BeginStop { group, file, answer }).await
+    }
+
+    /// Ends a share at the tracker, after everything that was announced before.
+    pub(crate) async fn stop_share(&self, listing: ListingId) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::StopShare { listing, answer }).await
     }
 
     /// The share does not end after all.

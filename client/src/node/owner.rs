@@ -140,6 +140,7 @@ impl Owner {
                 let _ = answer.send(self.add_share(&user, *share, &raw_info));
             }
             NodeRequest::BeginStop { group, file, answer } => reply(answer, self.begin_stop(&group, &file)),
+            NodeRequest::StopShare { listing, answer } => self.announce(Announce::Stop { listing, answer }),
             NodeRequest::AbortStop { listing, answer } => {
                 self.abort_stop(listing);
                 reply(answer, ());
