@@ -168,6 +168,29 @@ impl Running {
         kill_process(Pid::from_child(&self.child), signal).expect("a child can be signalled");
     }
 
+    /// SIGSTOP, and waits until every thread of it stands still.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub fn suspend(&self) {
+        self.signal(Signal::STOP);
+        let is_stopped = || {
+            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+            let stands = |stat: String| stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'));
+            let mut stats = tasks.flatten().map(|task| std::fs::read_to_string(task.path().join("stat")));
+            stats.all(|stat| stat.is_ok_and(stands)).then_some(())
+        };
+        eventually_within(DEADLINE, "the program stands still", is_stopped);
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// kill -9, and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

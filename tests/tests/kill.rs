@@ -4,23 +4,24 @@
 use mini_torrent_tests::kill_points::{KillRun, kill_leecher, kill_seeder, kill_tracker};
 use mini_torrent_tests::programs;
 
-/// `MINI_TORRENT_SEED` tries other moments; a failure prints the point, and the seed is here.
+/// `MINI_TORRENT_SEED` and `MINI_TORRENT_POINTS` try other and more moments; a failure prints its point.
 fn run() -> KillRun {
-    let seed = std::env::var("MINI_TORRENT_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
-    KillRun { programs: programs!(), seed, n_points: 6 }
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let n_points = number("MINI_TORRENT_POINTS").and_then(|n| u32::try_from(n).ok());
+    KillRun { programs: programs!(), seed: number("MINI_TORRENT_SEED").unwrap_or(2), n_points: n_points.unwrap_or(6) }
 }
 
 #[test]
 fn a_killed_tracker_loses_nothing_acknowledged() {
-    kill_tracker(&run());
+    println!("{}", kill_tracker(&run()));
 }
 
 #[test]
 fn a_killed_seeder_loses_nothing_acknowledged() {
-    kill_seeder(&run());
+    println!("{}", kill_seeder(&run()));
 }
 
 #[test]
 fn a_killed_leecher_loses_nothing_acknowledged() {
-    kill_leecher(&run());
+    println!("{}", kill_leecher(&run()));
 }

@@ -6,7 +6,6 @@
 use mini_torrent_tests::files::{assert_same, random_bytes, random_file};
 use mini_torrent_tests::{Client, Conduct, Content, Deployment, GROUP, P, WireSeeder, eventually, eventually_within};
 use mini_torrent_tests::{Tracker, holds_for, programs};
-use rustix::process::Signal;
 use std::collections::BTreeSet;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -41,7 +40,7 @@ fn a_killed_leecher_fetches_only_what_is_missing() {
     seeder.wait_requested();
     let kept: BTreeSet<u32> = seeder.seen().all_haves();
     assert!(kept.len() as u64 * P >= done, "{} pieces are kept of {done} bytes", kept.len());
-    assert!(ann.shown(GROUP, "file")["done_bytes"].as_u64().unwrap() >= done);
+    eventually("it is shown", || (ann.shown(GROUP, "file")["done_bytes"].as_u64() >= Some(done)).then_some(()));
     seeder.allow(None);
     ann.wait_completed(GROUP, "file");
     let fetched: BTreeSet<u32> = seeder.seen().pieces_requested().into_iter().collect();
@@ -145,12 +144,12 @@ fn a_tracker_that_is_gone_is_reported_and_found_again() {
 #[test]
 fn a_tracker_that_hangs_is_unreachable() {
     let mut deployment = Deployment::of(programs!(), 1);
-    deployment.tracker.running().signal(Signal::STOP);
+    deployment.tracker.running().suspend();
     let ann = &mut deployment.clients[0];
     let start = Instant::now();
     ann.expect_error("list_groups", "tracker_unreachable");
     assert!(start.elapsed() < Duration::from_secs(7), "took {:?}", start.elapsed());
-    deployment.tracker.running().signal(Signal::CONT);
+    deployment.tracker.running().resume();
     let ann = &mut deployment.clients[0];
     eventually("it goes on", || (ann.run("list_groups")["ok"] == true).then_some(()));
 }
@@ -193,10 +192,10 @@ fn d13_a_client_that_stood_still_goes_on() {
     let (ann, bob) = deployment.pair();
     let file = random_file(ann.path("file"), 3 * P, 5);
     ann.upload(&file, GROUP);
-    ann.running().signal(Signal::STOP);
+    ann.running().suspend();
     let copy = bob.begin_download(GROUP, "file");
     eventually("the download waits", || (bob.shown(GROUP, "file")["state"] == "D").then_some(()));
-    ann.running().signal(Signal::CONT);
+    ann.running().resume();
     bob.wait_completed(GROUP, "file");
     assert_same(file, copy);
     ann.expect_ok("list_groups");

@@ -214,7 +214,6 @@ fn hashing_shows_progress_and_can_be_cancelled() {
     shell.expect("group lab created");
     shell.type_line("upload_file large lab");
     shell.expect("background");
-    shell.expect("ann>");
     shell.type_line("show_downloads");
     shell.expect("[U] [lab] large");
     shell.expect("%");

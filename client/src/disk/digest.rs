@@ -1,7 +1,8 @@
 //! Hashing a file: SHA-1 of every piece, SHA-1 and SHA-256 of the whole, in one pass over the bytes.
 //!
-//! One thread reads; each of the three digests has a thread of its own, so the slowest of them and not their
-//! sum decides how long it takes, as far as there are processors.
+//! One thread reads and hashes the pieces, while their bytes are warm in its cache; the two digests of the whole
+//! have threads of their own. So the slowest of the three and not their sum decides how long it takes, as far as
+//! there are processors.
 
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
 use mini_torrent_common::hash::{Sha1Hash, Sha256Hash};
@@ -70,12 +71,11 @@ pub(crate) fn digest_file(path: &Path, progress: &Progress) -> Result<FileDigest
         .map_err(|error| CommandError::new(ErrorCode::InvalidMetainfo, error.to_string()))?;
     let changed = || CommandError::new(ErrorCode::FileChanged, format!("{} changed while it was read", path.display()));
     let (n_read, pieces, sha1, sha256) = thread::scope(|scope| {
-        let (to_pieces, pieces) = spawn_digest(scope, digest_pieces);
         let (to_sha1, sha1) = spawn_digest(scope, digest_whole::<Sha1>);
         let (to_sha256, sha256) = spawn_digest(scope, digest_whole::<Sha256>);
-        let n_read = read_all(&mut file, [to_pieces, to_sha1, to_sha256], progress).map_err(io_error)?;
-        let joined = (|| Some((pieces.join().ok()?, sha1.join().ok()?, sha256.join().ok()?)))();
-        let (pieces, sha1, sha256) = joined.ok_or_else(CommandError::shutting_down)?;
+        let (n_read, pieces) = read_all(&mut file, [to_sha1, to_sha256], progress).map_err(io_error)?;
+        let joined = (|| Some((sha1.join().ok()?, sha256.join().ok()?)))();
+        let (sha1, sha256) = joined.ok_or_else(CommandError::shutting_down)?;
         Ok::<_, CommandError>((n_read, pieces, sha1, sha256))
     })?;
     if progress.is_cancelled() {
@@ -98,19 +98,20 @@ fn spawn_digest<'scope, T: Send + 'scope>(
     (sender, scope.spawn(move || digest(receiver)))
 }
 
-fn digest_pieces(reads: Reads) -> Vec<u8> {
-    reads.iter().flat_map(|bytes| Sha1Hash::of(&bytes).0).collect()
-}
-
 fn digest_whole<D: Digest>(reads: Reads) -> sha1::digest::Output<D> {
     let mut digest = D::new();
     reads.iter().for_each(|bytes| digest.update(&bytes[..]));
     digest.finalize()
 }
 
-/// Reads to the end and gives every piece to each digest. Returns the number of bytes read.
-fn read_all(file: &mut impl Read, digests: [SyncSender<Arc<Vec<u8>>>; 3], progress: &Progress) -> std::io::Result<u64> {
-    let mut n_read = 0;
+/// Reads to the end, gives every piece to both digests, and hashes it. Returns the number of bytes read and the
+/// pieces' digests.
+fn read_all(
+    file: &mut impl Read,
+    digests: [SyncSender<Arc<Vec<u8>>>; 2],
+    progress: &Progress,
+) -> std::io::Result<(u64, Vec<u8>)> {
+    let (mut n_read, mut pieces) = (0, Vec::new());
     let mut buffers = BufferRing::default();
     while !progress.is_cancelled() {
         let mut buffer = buffers.take();
@@ -123,10 +124,11 @@ fn read_all(file: &mut impl Read, digests: [SyncSender<Arc<Vec<u8>>>; 3], progre
             // A digest thread ends early only by a panic, which its join reports.
             let _ = digest.send(buffer.clone());
         }
+        pieces.extend_from_slice(Sha1Hash::of(&buffer).as_bytes());
         progress.done_bytes.store(n_read, Ordering::Relaxed);
         buffers.give_back(buffer);
     }
-    Ok(n_read)
+    Ok((n_read, pieces))
 }
 
 /// Buffers in turn, each used again once all digests have let go of it.

@@ -8,7 +8,6 @@ use mini_torrent_tests::crowd::{Crowd, raise_file_limit};
 use mini_torrent_tests::files::{random_file, same, sparse_file};
 use mini_torrent_tests::kill_points::{KillRun, kill_leecher, kill_seeder, kill_tracker};
 use mini_torrent_tests::{Client, Deployment, GROUP, Programs, eventually, eventually_within};
-use rustix::process::Signal;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -120,12 +119,12 @@ fn suspended(run: &KillRun) -> String {
     ann.upload(&file, GROUP);
     bob.wait_seeders(GROUP, "file", 1);
     let stopped = Instant::now();
-    ann.running().signal(Signal::STOP);
+    ann.running().suspend();
     eventually_within(Duration::from_secs(30), "it is off the list", || {
         (bob.listed(GROUP, "file")["seeders"] == 0).then_some(())
     });
     eventually("a while beyond the lease", || (stopped.elapsed() > Duration::from_secs(40)).then_some(()));
-    ann.running().signal(Signal::CONT);
+    ann.running().resume();
     bob.wait_seeders(GROUP, "file", 1);
     bob.download(GROUP, "file");
     ann.expect_ok("list_groups");

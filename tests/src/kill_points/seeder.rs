@@ -51,14 +51,14 @@ pub fn kill_seeder(run: &KillRun) -> Tally {
 #[derive(Debug)]
 enum Operation {
     Upload { name: String, path: PathBuf },
-    Stop { name: String },
+    Stop { name: String, path: PathBuf },
 }
 
 impl Operation {
     fn command(&self) -> String {
         match self {
             Self::Upload { path, .. } => format!("upload_file {} {GROUP}", path.display()),
-            Self::Stop { name } => format!("stop_share {GROUP} {name}"),
+            Self::Stop { name, .. } => format!("stop_share {GROUP} {name}"),
         }
     }
 }
@@ -75,7 +75,9 @@ impl Shares {
         let names: Vec<&String> = self.paths.keys().collect();
         let full = names.len() >= MAX_SHARES;
         if full || (!names.is_empty() && random.random_ratio(1, 3)) {
-            return Operation::Stop { name: names[random.random_range(0..names.len())].clone() };
+            let name = names[random.random_range(0..names.len())].clone();
+            let path = self.paths[&name].clone();
+            return Operation::Stop { name, path };
         }
         self.n_drawn += 1;
         let name = format!("f{}", self.n_drawn);
@@ -89,16 +91,24 @@ impl Shares {
             Operation::Upload { name, path } => {
                 self.paths.insert(name.clone(), path.clone());
             }
-            Operation::Stop { name } => {
+            Operation::Stop { name, .. } => {
                 self.paths.remove(name);
             }
         }
     }
 
+    fn undo(&mut self, operation: &Operation) {
+        let (Operation::Upload { name, path } | Operation::Stop { name, path }) = operation;
+        match operation {
+            Operation::Upload { .. } => self.paths.remove(name),
+            Operation::Stop { .. } => self.paths.insert(name.clone(), path.clone()),
+        };
+    }
+
     /// Finds out whether the operation in doubt happened: everything else must be as acknowledged.
     ///
-    /// An upload that was listed when its client died, but not noted there yet, is completed by the same
-    /// command again.
+    /// It may have come as far as the tracker and not to the client's own state, or the other way round; the
+    /// same command again completes it then.
     fn settle(
         &mut self,
         observer: &mut Client,
@@ -107,19 +117,23 @@ impl Shares {
         revived: &Value,
         tally: &mut Tally,
     ) {
-        let (Operation::Upload { name, .. } | Operation::Stop { name }) = &in_doubt;
-        let uploaded = matches!(in_doubt, Operation::Upload { .. });
-        if observer.listed(GROUP, name).is_object() != uploaded {
-            tally.not += 1;
-            return;
-        }
-        if uploaded && *revived == self.paths.len() {
-            tally.in_part += 1;
-            seeder.expect_ok(&in_doubt.command());
-        } else {
-            tally.happened += 1;
-        }
+        let (Operation::Upload { name, .. } | Operation::Stop { name, .. }) = &in_doubt;
+        let before = self.paths.len();
         self.apply(&in_doubt);
+        let after = self.paths.len();
+        let is_listed = observer.listed(GROUP, name).is_object();
+        let happened_at_tracker = is_listed == matches!(in_doubt, Operation::Upload { .. });
+        match (happened_at_tracker, *revived == after) {
+            (true, true) => tally.happened += 1,
+            (false, false) if *revived == before => {
+                tally.not += 1;
+                self.undo(&in_doubt);
+            }
+            _ => {
+                tally.in_part += 1;
+                seeder.expect_ok(&in_doubt.command());
+            }
+        }
     }
 
     /// Looks whether exactly the acknowledged shares are listed, and all of them online.
