@@ -156,7 +156,8 @@ impl Owner {
     pub(super) fn part_opened(&mut self, info_hash: InfoHash, inode: u64) {
         let Some(download) = running_mut(&mut self.downloads, info_hash) else { return };
         download.part_inode = Some(inode);
-        self.unkept.insert(download.id);
+        let kept = block_in_place(|| self.plan.state.update_download(download));
+        self.kept("a download's partial file", kept);
     }
 
     pub(super) fn download_progress(&mut self, info_hash: InfoHash, verified: &[u8]) {

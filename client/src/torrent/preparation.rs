@@ -53,7 +53,7 @@ fn prepare_fetch(fetch: &mut Fetch, geometry: Geometry, stop: &CancellationToken
     let destination = Destination::reopen(&fetch.destination).map_err(Obstacle::Passing)?;
     let passing = |error: io::Error| Obstacle::Passing(CommandError::io(&destination.part_path(), &error));
     let file = match destination.reopen_part() {
-        Ok(file) if fetch.resumed => file,
+        Ok(file) if fetch.resumed && is_begun(&file, geometry).map_err(passing)? => file,
         Ok(file) if fetch.replace => {
             // Not while another download writes it.
             file.try_lock().map_err(|_| in_the_way(&destination))?;
@@ -83,6 +83,13 @@ fn prepare_fetch(fetch: &mut Fetch, geometry: Geometry, stop: &CancellationToken
 fn in_the_way(destination: &Destination) -> Obstacle {
     let text = format!("{} is in the way; remove it or use --force", destination.part_path().display());
     Obstacle::Fatal(CommandError::new(ErrorCode::DestinationExists, text))
+}
+
+/// Whether a partial file can be one of ours: it has its full length from the start, or is still empty. Without
+/// that, a file that merely has the name could be taken for ours after a crash before we had made one.
+fn is_begun(file: &File, geometry: Geometry) -> io::Result<bool> {
+    let length = file.metadata()?.len();
+    Ok(length == 0 || length == geometry.length())
 }
 
 fn inode_of(file: &File) -> io::Result<u64> {
@@ -127,4 +134,70 @@ fn copy_twin(
 /// What the user is told while a disk refuses.
 pub(super) fn reason_of(error: &io::Error) -> String {
     if is_disk_full(error) { DISK_FULL.to_owned() } else { error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mini_torrent_common::hash::{Sha1Hash, Sha256Hash};
+    use mini_torrent_common::metainfo::PieceHashes;
+    use mini_torrent_engine::PieceOrder;
+    use std::path::Path;
+
+    const CONTENT: [u8; 10] = [7; 10];
+
+    fn purpose(dir: &Path, resumed: bool, replace: bool) -> Purpose {
+        Purpose::Fetch(Fetch {
+            hashes: PieceHashes::new(Sha1Hash::of(&CONTENT).0.to_vec()).unwrap(),
+            sha256: Sha256Hash::of(&CONTENT),
+            destination: dir.canonicalize().unwrap().join("f"),
+            replace,
+            resumed,
+            twin: None,
+            piece_order: PieceOrder::default(),
+        })
+    }
+
+    fn prepare_in(dir: &Path, resumed: bool, replace: bool) -> Result<Prepared, Obstacle> {
+        let geometry = Geometry::new(10, 10).unwrap();
+        prepare(&mut purpose(dir, resumed, replace), geometry, &CancellationToken::new())
+    }
+
+    #[test]
+    fn a_file_that_merely_has_the_name_is_in_the_way() {
+        for resumed in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(".f.part"), b"precious").unwrap();
+            assert!(matches!(prepare_in(dir.path(), resumed, false), Err(Obstacle::Fatal(_))));
+            assert_eq!(std::fs::read(dir.path().join(".f.part")).unwrap(), b"precious");
+            assert!(matches!(prepare_in(dir.path(), resumed, true), Ok(Prepared::Fetch { .. })));
+        }
+    }
+
+    #[test]
+    fn a_begun_file_is_taken_up_with_what_is_intact_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(".f.part"), CONTENT).unwrap();
+        let Ok(Prepared::Fetch { have, .. }) = prepare_in(dir.path(), true, false) else { panic!("not taken up") };
+        assert!(have.is_all());
+        std::fs::write(dir.path().join(".f.part"), [0; 10]).unwrap();
+        let Ok(Prepared::Fetch { have, .. }) = prepare_in(dir.path(), true, false) else { panic!("not taken up") };
+        assert!(have.is_none());
+    }
+
+    #[test]
+    fn a_crash_between_renaming_and_noting_leaves_the_download_complete() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), CONTENT).unwrap();
+        assert!(matches!(prepare_in(dir.path(), true, false), Ok(Prepared::AlreadyComplete(_))));
+    }
+
+    #[test]
+    fn two_downloads_do_not_share_a_partial_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = prepare_in(dir.path(), false, false);
+        assert!(first.is_ok());
+        assert!(matches!(prepare_in(dir.path(), true, false), Err(Obstacle::Passing(_))));
+        assert!(matches!(prepare_in(dir.path(), false, true), Err(Obstacle::Fatal(_))));
+    }
 }
