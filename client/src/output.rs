@@ -198,7 +198,10 @@ enum Line {
     },
     Notice(Notice),
     /// A plain line on standard error.
-    Remark(String),
+    Remark {
+        text: String,
+        printed: oneshot::Sender<()>,
+    },
 }
 
 /// Sends lines to be printed. Clones share the one printer.
@@ -228,9 +231,12 @@ impl Output {
         let _ = self.lines.try_send(Line::Notice(notice));
     }
 
-    /// Prints a line on standard error.
+    /// Prints a line on standard error, and waits until it is printed.
     pub(crate) async fn remark(&self, text: String) {
-        let _ = self.lines.send(Line::Remark(text)).await;
+        let (printed, done) = oneshot::channel();
+        if self.lines.send(Line::Remark { text, printed }).await.is_ok() {
+            let _ = done.await;
+        }
     }
 }
 
@@ -250,7 +256,10 @@ async fn print_all(mut lines: mpsc::Receiver<Line>, json: bool, mut prompt: Opti
                 Some(print) => print(notice.text() + "\n"),
                 None => eprintln!("{}", notice.text()),
             },
-            Line::Remark(text) => eprintln!("{text}"),
+            Line::Remark { text, printed } => {
+                eprintln!("{text}");
+                let _ = printed.send(());
+            }
         }
     }
 }

@@ -223,7 +223,8 @@ impl Running {
         };
         let ((), n_paused) = tokio::join!(goodbye, self.context.node.shutdown());
         if let (Ok(n @ 1..), true) = (n_paused, remark) {
-            self.context.output.remark(format!("{n} downloads paused; use wait")).await;
+            let downloads = if n == 1 { "1 download".to_owned() } else { format!("{n} downloads") };
+            self.context.output.remark(format!("{downloads} paused; use wait")).await;
         }
         self.shutdown.cancel();
         drop(self.context);

@@ -14,6 +14,11 @@ impl Moment {
         self.0.saturating_sub(earlier.0)
     }
 
+    /// This moment less `duration`.
+    pub fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration))
+    }
+
     /// This moment and `duration`.
     pub fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration))

@@ -54,7 +54,7 @@ struct Arguments {
     #[arg(short, long)]
     verbose: bool,
 
-    /// A settings file (TOML) with the keys data-dir, registration, public, log-format, log
+    /// A settings file (TOML) with the keys data_dir, registration, public, log_format, log
     #[arg(long, value_name = "FILE", env = "MINI_TRACKER_CONFIG")]
     config: Option<PathBuf>,
 
@@ -64,7 +64,7 @@ struct Arguments {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[serde(deny_unknown_fields)]
 struct FileSettings {
     data_dir: Option<PathBuf>,
     registration: Option<Registration>,
@@ -262,7 +262,7 @@ mod tests {
     fn d11_a_flag_overrides_the_file_and_unknown_keys_are_named() {
         let place = Place::new();
         let config = place.path("tracker.toml");
-        std::fs::write(&config, "registration = \"closed\"\nlog-format = \"json\"\n").unwrap();
+        std::fs::write(&config, "registration = \"closed\"\nlog_format = \"json\"\n").unwrap();
         let settings = place.read(&["1", "--config", &config, "--log-format", "text"]).unwrap();
         assert_eq!((settings.registration, settings.log_format), (Registration::Closed, LogFormat::Text));
         std::fs::write(&config, "log = \"info\"\nregistratoin = \"closed\"\n").unwrap();

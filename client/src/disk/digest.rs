@@ -22,8 +22,9 @@ use mini_torrent_common::error_code::ErrorCode;
 
 /// Bytes read at once: one piece, which stays in the processor's cache while it is hashed three times.
 const READ_LENGTH: usize = PIECE_LENGTH as usize;
-/// Reads that wait for each digest.
-const QUEUED_READS: usize = 4;
+/// Reads that wait for each digest: more than a processor hashes in one time slice, so that a digest that waits
+/// for its turn does not hold up the others. 12 MiB.
+const QUEUED_READS: usize = 24;
 
 /// How far a file is hashed, and the switch to stop it.
 #[derive(Debug, Default)]

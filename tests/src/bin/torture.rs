@@ -1,9 +1,10 @@
 //! `make torture`: hundreds of seeded kill points for each of tracker, seeder and leecher, and what takes too
-//! long for every test run: a file above 4 GiB, 5,000 silent connections, a client that stands still beyond
-//! its lease.
+//! long for every test run: a file above 4 GiB, 5,000 silent connections, clients that stand still beyond
+//! their lease.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it reports to a person")]
 
 use clap::Parser;
+use mini_torrent_tests::client::password_of;
 use mini_torrent_tests::crowd::{Crowd, raise_file_limit};
 use mini_torrent_tests::files::{random_file, same, sparse_file};
 use mini_torrent_tests::kill_points::{KillRun, kill_leecher, kill_seeder, kill_tracker};
@@ -27,13 +28,14 @@ struct Options {
 
 type Case = (&'static str, fn(&KillRun) -> String);
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("kill-tracker", |run| kill_tracker(run).to_string()),
     ("kill-seeder", |run| kill_seeder(run).to_string()),
     ("kill-leecher", |run| kill_leecher(run).to_string()),
     ("above-4-gib", above_4_gib),
     ("silent-crowd", silent_crowd),
     ("suspended", suspended),
+    ("silent-session", silent_session),
 ];
 
 fn main() -> ExitCode {
@@ -129,4 +131,19 @@ fn suspended(run: &KillRun) -> String {
     bob.download(GROUP, "file");
     ann.expect_ok("list_groups");
     format!("stood still for {:.0} s", stopped.elapsed().as_secs_f64())
+}
+
+/// The session of a client that says nothing any more frees itself in 30 s for a login from elsewhere.
+fn silent_session(run: &KillRun) -> String {
+    let mut deployment = Deployment::empty(run.programs.clone());
+    deployment.add_stranger();
+    let mut elsewhere = Client::start(&deployment.scene, &deployment.tracker, "elsewhere");
+    let silent = Instant::now();
+    deployment.clients[0].running().suspend();
+    let login = format!("login ann {}", password_of("ann"));
+    // 30 s, and the time that it takes to look.
+    eventually_within(Duration::from_secs(32), "the silent session ends", || {
+        (elsewhere.run(&login)["ok"] == true).then_some(())
+    });
+    format!("free after {:.0} s", silent.elapsed().as_secs_f64())
 }

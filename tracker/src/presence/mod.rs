@@ -167,7 +167,8 @@ impl Presence {
         if let Some(session) = connected.claim.and_then(|user| state.sessions.get_mut(&user))
             && session.connection == id
         {
-            session.lost = Some(now);
+            // The lease was part of the time that the session had to show itself.
+            session.lost = Some(now.before(limits::LEASE_TICK * connected.line.silence.load(Ordering::Relaxed)));
         }
     }
 
