@@ -15,6 +15,8 @@ pub mod hash;
 pub mod metainfo;
 pub mod names;
 pub mod peer_wire;
+pub mod revocation;
 pub mod secret;
+pub mod ticket;
 pub mod tls;
 pub mod tracker_info;

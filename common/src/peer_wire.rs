@@ -9,6 +9,8 @@ use crate::bencode::{self, Value, Writer};
 use crate::hash::{InfoHash, PeerId};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
+/// The ALPN protocol name of connections between members, which carry this protocol behind two tickets.
+pub const ALPN: &[u8] = b"mini-torrent-peer/1";
 /// Length of a handshake in bytes.
 pub const HANDSHAKE_LENGTH: usize = 68;
 /// Longest block in bytes that may be asked for or sent: 128 KiB.

@@ -6,6 +6,8 @@
 
 use crate::control;
 use crate::hash::{HexError, Sha256Hash};
+use crate::peer_wire;
+use ::aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use rustls::client::AlwaysResolvesClientRawPublicKeys;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature_with_raw_key};
@@ -44,6 +46,11 @@ impl PublicKey {
         spki.strip_prefix(&SPKI_PREFIX)?.try_into().ok().map(Self)
     }
 
+    /// Whether the holder of this key signed `message` (RFC 8032).
+    pub fn verify(self, message: &[u8], signature: &Signature) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(message, &signature.0).is_ok()
+    }
+
     /// What people compare and pin: SHA-256 of the SubjectPublicKeyInfo.
     pub fn fingerprint(self) -> Fingerprint {
         Fingerprint(Sha256Hash::of(&self.to_spki()))
@@ -74,6 +81,16 @@ impl std::str::FromStr for Fingerprint {
     }
 }
 
+/// An Ed25519 signature (RFC 8032).
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature(#[serde(with = "serde_bytes")] [u8; 64]);
+
+impl fmt::Debug for Signature {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signature(…)")
+    }
+}
+
 /// A private key with its public half.
 #[derive(Clone)]
 pub struct Identity {
@@ -99,6 +116,17 @@ impl Identity {
     pub fn public(&self) -> PublicKey {
         self.public
     }
+
+    /// Signs a message. What is signed begins with words of its own kind, so that it can be taken for nothing else.
+    ///
+    /// # Errors
+    /// When the cryptographic library refuses.
+    pub fn sign(&self, message: &[u8]) -> Result<Signature, Error> {
+        let signer = self.key.key.choose_scheme(&[SignatureScheme::ED25519]);
+        let signature = signer.ok_or(Error::General("the key is not Ed25519".into()))?.sign(message)?;
+        let length = |bytes: Vec<u8>| Error::General(format!("a signature of {} bytes", bytes.len()));
+        signature.try_into().map(Signature).map_err(length)
+    }
 }
 
 impl fmt::Debug for Identity {
@@ -112,14 +140,7 @@ impl fmt::Debug for Identity {
 /// # Errors
 /// When the cryptographic library refuses the configuration.
 pub fn control_server_config(identity: &Identity) -> Result<ServerConfig, Error> {
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(Arc::new(AnyKey::default()))
-        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity.key.clone())));
-    config.alpn_protocols = vec![control::ALPN.to_vec()];
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    Ok(config)
+    server_config(identity, control::ALPN)
 }
 
 /// The client's side of control connections. With `pin` the handshake fails for any other key; without, the
@@ -128,13 +149,45 @@ pub fn control_server_config(identity: &Identity) -> Result<ServerConfig, Error>
 /// # Errors
 /// When the cryptographic library refuses the configuration.
 pub fn control_client_config(identity: &Identity, pin: Option<Fingerprint>) -> Result<ClientConfig, Error> {
+    client_config(identity, pin, control::ALPN)
+}
+
+/// The accepting side between members. The caller checks that [`peer_wire::ALPN`] was agreed on.
+///
+/// # Errors
+/// When the cryptographic library refuses the configuration.
+pub fn peer_server_config(identity: &Identity) -> Result<ServerConfig, Error> {
+    server_config(identity, peer_wire::ALPN)
+}
+
+/// The dialling side between members. The caller compares [`peer_key`] with the key that it dialled before it
+/// sends anything, and checks that [`peer_wire::ALPN`] was agreed on.
+///
+/// # Errors
+/// When the cryptographic library refuses the configuration.
+pub fn peer_client_config(identity: &Identity) -> Result<ClientConfig, Error> {
+    client_config(identity, None, peer_wire::ALPN)
+}
+
+fn server_config(identity: &Identity, alpn: &[u8]) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_client_cert_verifier(Arc::new(AnyKey::default()))
+        .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(identity.key.clone())));
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+fn client_config(identity: &Identity, pin: Option<Fingerprint>, alpn: &[u8]) -> Result<ClientConfig, Error> {
     let verifier = AnyKey { pin, ..AnyKey::default() };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(identity.key.clone())));
-    config.alpn_protocols = vec![control::ALPN.to_vec()];
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = rustls::client::Resumption::disabled();
     config.enable_sni = false;
     Ok(config)
@@ -343,6 +396,29 @@ mod tests {
         fn has_certs(&self) -> bool {
             false
         }
+    }
+
+    #[test]
+    fn members_prove_their_keys_to_each_other() {
+        let (dialler, acceptor) = (identity(1), identity(2));
+        let configs = (peer_client_config(&dialler).unwrap(), peer_server_config(&acceptor).unwrap());
+        let (client, server) = handshake(configs.0, configs.1).unwrap();
+        assert_eq!((peer_key(&client), peer_key(&server)), (Some(acceptor.public()), Some(dialler.public())));
+        assert_eq!((client.alpn_protocol(), server.alpn_protocol()), (Some(peer_wire::ALPN), Some(peer_wire::ALPN)));
+    }
+
+    #[test]
+    fn a_control_connection_cannot_be_passed_off_as_a_peers() {
+        let configs = (control_client_config(&identity(1), None).unwrap(), peer_server_config(&identity(2)).unwrap());
+        assert!(handshake(configs.0, configs.1).is_err());
+    }
+
+    #[test]
+    fn a_signature_fits_its_message_and_its_key_alone() {
+        let signature = identity(1).sign(b"message").unwrap();
+        assert!(identity(1).public().verify(b"message", &signature));
+        assert!(!identity(1).public().verify(b"massage", &signature));
+        assert!(!identity(2).public().verify(b"message", &signature));
     }
 
     #[test]

@@ -3,7 +3,9 @@
 use crate::error_code::ErrorCode;
 use crate::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
 use crate::names::{FileName, GroupName, UserName};
+use crate::revocation::Revocation;
 use crate::secret::{Password, SessionToken};
+use crate::ticket::SignedTicket;
 use crate::tls::PublicKey;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -109,14 +111,21 @@ pub enum Request {
         user: UserName,
         /// Its password.
         password: Password,
+        /// Whether to end the user's session on another client, if there is one.
+        takeover: bool,
     },
-    /// Takes up a session on a new connection. Answered by [`Response::SignedIn`].
+    /// Takes up a session on a new connection. Answered by [`Response::SignedIn`] with the token's successor. The
+    /// token stays valid until its successor is used, for the answer may be lost; after that it ends the session.
     Resume {
         /// The session's token.
         token: SessionToken,
     },
     /// Ends the session; the connection stays. Answered by [`Response::Done`].
     Logout,
+    /// Ends every session of the account and revokes its tickets. Answered by [`Response::Done`].
+    LogoutEverywhere,
+    /// The account's sessions. Answered by [`Response::Sessions`].
+    ListSessions,
     /// Creates a group owned by the caller. Answered by [`Response::Done`].
     CreateGroup {
         /// The new group's name.
@@ -152,6 +161,44 @@ pub enum Request {
         group: GroupName,
         /// Who asked.
         user: UserName,
+    },
+    /// Ends a member's membership. Answered by [`Response::Done`].
+    RemoveMember {
+        /// The group.
+        group: GroupName,
+        /// The member.
+        user: UserName,
+    },
+    /// Makes a member an admin, or an admin a member. Answered by [`Response::Done`].
+    SetRole {
+        /// The group.
+        group: GroupName,
+        /// The member.
+        user: UserName,
+        /// [`Role::Admin`] or [`Role::Member`].
+        role: Role,
+    },
+    /// Makes a member the owner; the caller becomes an admin. Answered by [`Response::Done`].
+    TransferOwner {
+        /// The group.
+        group: GroupName,
+        /// The member.
+        user: UserName,
+    },
+    /// Ends a listing with all its shares. Answered by [`Response::Done`].
+    RemoveFile {
+        /// The group.
+        group: GroupName,
+        /// The file.
+        file: FileName,
+    },
+    /// A ticket for a group, and the revocations that its holder must know. From now on [`Event::Revoked`] tells
+    /// of the group's. Answered by [`Response::Admission`].
+    EnterGroup {
+        /// The group.
+        group: GroupId,
+        /// The last revocation's number that is known; 0 for none.
+        after: u64,
     },
     /// Everybody's groups, sorted by name. Answered by [`Response::Groups`].
     ListGroups {
@@ -279,6 +326,10 @@ pub enum Response {
     Done,
     /// The session began or goes on.
     SignedIn(SignedIn),
+    /// The account's sessions, oldest first.
+    Sessions(Vec<SessionRow>),
+    /// A ticket, and a page of revocations.
+    Admission(Admission),
     /// The caller left the group.
     Left(Left),
     /// A page of join requests in order of arrival.
@@ -317,6 +368,29 @@ pub struct SignedIn {
     pub token: SessionToken,
 }
 
+/// A session as its user sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionRow {
+    /// Where the client accepts peers.
+    pub address: String,
+    /// Name and version of its program.
+    pub agent: String,
+    /// When it began, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Whether it is the session that asks.
+    pub current: bool,
+}
+
+/// What opens a group's files, and whom they are closed to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admission {
+    /// The caller's ticket, bound to its connection's key.
+    pub ticket: SignedTicket,
+    /// Revocations of the group's members in the order of their numbers; fewer than [`super::PAGE_ROWS`] means
+    /// that there are no more.
+    pub revocations: Vec<Revocation>,
+}
+
 /// What leaving a group brought about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Left {
@@ -346,7 +420,7 @@ pub enum Role {
     Pending,
     /// May list, upload and download.
     Member,
-    /// May also decide on join requests.
+    /// May also decide on join requests, remove members and remove files.
     Admin,
     /// May do everything.
     Owner,
@@ -478,13 +552,8 @@ pub enum Event {
         /// The listing.
         listing: ListingId,
     },
-    /// To everybody who takes part in a swarm of the group: this client's user is no member any more.
-    MemberLeft {
-        /// The group's number.
-        id: GroupId,
-        /// The client's name in swarms.
-        peer_id: PeerId,
-    },
+    /// To everybody who has entered a group of them: these tickets are not valid any more.
+    Revoked(Vec<Revocation>),
     /// The session is over; the client is signed out.
     SessionEnded {
         /// Why, in one line.

@@ -4,7 +4,9 @@ use super::*;
 use crate::control::*;
 use crate::error_code::ErrorCode;
 use crate::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
+use crate::revocation::Revocation;
 use crate::secret::{Password, SessionToken};
+use crate::ticket::{AccountId, SignedTicket};
 use crate::tls::PublicKey;
 use proptest::prelude::*;
 
@@ -32,6 +34,10 @@ fn contact() -> PeerContact {
     }
 }
 
+fn revocation() -> Revocation {
+    Revocation { number: 1, group: Some(GroupId([8; 16])), account: AccountId(2), epoch: 3, at_ms: 300 }
+}
+
 /// One of each kind of request, in the order of the wire.
 fn requests() -> Vec<Request> {
     let group = || "g".parse().unwrap();
@@ -40,15 +46,22 @@ fn requests() -> Vec<Request> {
     vec![
         Request::Ping,
         Request::CreateUser { user: user(), password: Password::new("12345678".into()) },
-        Request::Login { user: user(), password: Password::new("12345678".into()) },
+        Request::Login { user: user(), password: Password::new("12345678".into()), takeover: true },
         Request::Resume { token: SessionToken::new([6; 32]) },
         Request::Logout,
+        Request::LogoutEverywhere,
+        Request::ListSessions,
         Request::CreateGroup { group: group() },
         Request::JoinGroup { group: group() },
         Request::LeaveGroup { group: group() },
         Request::ListRequests { group: group(), after: Some(2) },
         Request::AcceptRequest { group: group(), user: user() },
         Request::RejectRequest { group: group(), user: user() },
+        Request::RemoveMember { group: group(), user: user() },
+        Request::SetRole { group: group(), user: user(), role: Role::Admin },
+        Request::TransferOwner { group: group(), user: user() },
+        Request::RemoveFile { group: group(), file: "a".parse().unwrap() },
+        Request::EnterGroup { group: GroupId([8; 16]), after: 300 },
         Request::ListGroups { after: None },
         Request::DescribeGroup { group: group() },
         Request::ListFiles { group: group(), after: Some("a".parse().unwrap()) },
@@ -79,6 +92,11 @@ fn responses() -> Vec<Response> {
     vec![
         Response::Done,
         Response::SignedIn(SignedIn { user: "bob".parse().unwrap(), token: SessionToken::new([6; 32]) }),
+        Response::Sessions(vec![SessionRow { address: "a".into(), agent: "t".into(), since_ms: 1, current: true }]),
+        Response::Admission(Admission {
+            ticket: SignedTicket::new(vec![1, 2]).unwrap(),
+            revocations: vec![revocation()],
+        }),
         Response::Left(Left::OwnerIsNow("bob".parse().unwrap())),
         Response::JoinRequests { requests: vec![JoinRequest { user: "bob".parse().unwrap(), at_ms: 1 }], next: None },
         Response::Groups(vec![GroupRow {
@@ -106,7 +124,7 @@ fn events() -> Vec<Event> {
         Event::RemovedFromGroup { id: GroupId([8; 16]), group: "g".parse().unwrap() },
         Event::Peers { listing: ListingId(7), came: vec![contact()], left: vec![PublicKey([9; 32])] },
         Event::ListingEnded { listing: ListingId(7) },
-        Event::MemberLeft { id: GroupId([8; 16]), peer_id: PeerId([5; 20]) },
+        Event::Revoked(vec![revocation()]),
         Event::SessionEnded { reason: "x".into() },
     ]
 }
