@@ -31,12 +31,6 @@ impl Barred {
             self.keys.remove(&oldest);
         }
     }
-
-    pub(crate) fn remove(&mut self, key: PeerKey) {
-        if self.keys.remove(&key) {
-            self.by_age.retain(|other| *other != key);
-        }
-    }
 }
 
 #[cfg(test)]
@@ -49,8 +43,5 @@ mod tests {
         let [a, b, c] = [1, 2, 3].map(|n| PeerKey([n; 32]));
         [a, a, b, c].into_iter().for_each(|key| barred.insert(key));
         assert!(!barred.contains(a) && barred.contains(b) && barred.contains(c));
-        barred.remove(b);
-        barred.insert(a);
-        assert!(barred.contains(a) && barred.contains(c) && !barred.contains(b));
     }
 }

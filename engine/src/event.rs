@@ -42,7 +42,7 @@ pub enum Direction {
 /// What happened outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The tracker named peers. A known key takes the new address; a forgotten one is welcome again.
+    /// The tracker named peers. A known key takes the new address.
     PeersFound(Vec<Candidate>),
     /// The tracker says that the peer left: it is no longer dialled. An open connection stays until it ends.
     PeerGone(PeerKey),
@@ -98,7 +98,8 @@ pub enum Event {
     Paused,
     /// Ends [`Event::Paused`].
     Resumed,
-    /// The peer's membership was revoked: close, and neither dial nor accept it until the tracker names it again.
+    /// The peer is not admitted any more: close, and do not dial it until the tracker names it again. Whoever accepts
+    /// connections judges whether it may come back.
     Forget(PeerKey),
 }
 
@@ -278,7 +279,7 @@ pub enum CloseReason {
     NothingToExchange,
     /// The peer was silent for too long.
     TimedOut,
-    /// The peer was banned, or forgotten, before.
+    /// The peer was banned before, or is not admitted any more.
     Barred,
     /// The peer broke the protocol or lied.
     Misbehavior(PeerMisbehavior),

@@ -89,7 +89,7 @@ pub struct Limits {
     pub unrequested_blocks: u32,
     /// Corrupt pieces with several contributors whose digests are remembered.
     pub suspect_pieces: usize,
-    /// Banned and forgotten keys that are remembered, each.
+    /// Banned keys that are remembered.
     pub barred_keys: usize,
 }
 

@@ -43,7 +43,6 @@ pub struct Torrent {
     by_key: BTreeMap<PeerKey, ConnectionId>,
     candidates: Candidates,
     banned: Barred,
-    forgotten: Barred,
     suspects: Suspects,
     is_paused: bool,
     /// When the upload slots are dealt anew, while more peers want than there are.
@@ -71,7 +70,6 @@ impl Torrent {
             by_key: BTreeMap::new(),
             candidates: Candidates::default(),
             banned: Barred::new(limits.barred_keys),
-            forgotten: Barred::new(limits.barred_keys),
             suspects: Suspects::new(limits.suspect_pieces),
             is_paused: false,
             next_choke_round: None,

@@ -9,7 +9,6 @@ use std::time::Instant;
 impl Torrent {
     pub(super) fn on_peers_found(&mut self, now: Instant, candidates: Vec<Candidate>) {
         for candidate in candidates {
-            self.forgotten.remove(candidate.key);
             if candidate.key != self.own_key && !self.banned.contains(candidate.key) {
                 let is_connected = self.by_key.contains_key(&candidate.key);
                 self.candidates.found(candidate, is_connected, now, &self.limits, &mut self.rng);
@@ -60,7 +59,7 @@ impl Torrent {
         if key == self.own_key {
             return Some(CloseReason::SelfConnection);
         }
-        if self.banned.contains(key) || self.forgotten.contains(key) {
+        if self.banned.contains(key) {
             return Some(CloseReason::Barred);
         }
         let existing = self.by_key.get(&key).and_then(|connection| self.peers.get(connection));
@@ -140,7 +139,6 @@ impl Torrent {
     }
 
     pub(super) fn on_forget(&mut self, now: Instant, key: PeerKey) {
-        self.forgotten.insert(key);
         self.candidates.remove(key);
         if let Some(connection) = self.by_key.get(&key).copied() {
             self.close(now, connection, CloseReason::Barred);

@@ -256,16 +256,24 @@ fn duplicates_of_a_connection_are_settled_alike_on_both_sides() {
 }
 
 #[test]
-fn itself_strangers_beyond_the_limit_and_the_forgotten_are_refused() {
+fn itself_and_strangers_beyond_the_limit_are_refused() {
     let mut bench = Bench::new(10, false, Limits { connections: 1, ..Limits::default() });
     assert_eq!(close_reason(bench.connect(5)), Some(CloseReason::SelfConnection));
     assert_eq!(close_reason(bench.connect(1)), None);
     assert_eq!(close_reason(bench.connect(2)), Some(CloseReason::TooManyConnections));
-    assert_eq!(close_reason(bench.handle(Event::Forget(key(1)))), Some(CloseReason::Barred));
-    assert_eq!(close_reason(bench.connect(1)), Some(CloseReason::Barred));
+}
+
+#[test]
+fn who_is_not_admitted_any_more_is_dropped_and_not_dialled_before_it_is_named_again() {
+    let mut bench = Bench::new(10, false, Limits::default());
     let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into() };
     assert_eq!(bench.handle(Event::PeersFound(vec![candidate])), [Action::Dial(candidate)]);
     assert_eq!(close_reason(bench.connect(1)), None);
+    let ended = bench.handle(Event::Forget(key(1)));
+    assert!(!ended.iter().any(|action| matches!(action, Action::Dial(_))), "{ended:?}");
+    assert_eq!(close_reason(ended), Some(CloseReason::Barred));
+    assert_eq!(bench.handle(Event::PeersFound(vec![candidate])), [Action::Dial(candidate)]);
+    assert_eq!(close_reason(bench.connect(1)), None, "whoever accepts it has judged it");
 }
 
 #[test]
