@@ -7,6 +7,7 @@ use crate::settings::{Listen, Registration, Settings, SettingsError};
 use crate::start::{Config, StartError, Tracker};
 use crate::{log, output};
 use mini_torrent_common::error_code::ErrorCode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ const LAST_WAIT: Duration = Duration::from_millis(100);
 /// Runs the tracker as its program does, to its exit status: 0 after `quit` or SIGTERM, 2 when it could not
 /// start, 130 after Ctrl-C.
 pub fn run_from_command_line() -> ExitCode {
+    let kept_private = keep_memory_private();
     let settings = match Settings::read(std::env::args_os()) {
         Ok(settings) => settings,
         Err(SettingsError::Shown(text)) => {
@@ -36,12 +38,18 @@ pub fn run_from_command_line() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&(ErrorCode::Io, error.to_string())),
     };
-    let ended = runtime.block_on(run(settings));
+    let ended = runtime.block_on(run(settings, kept_private));
     runtime.shutdown_timeout(LAST_WAIT);
     match ended {
         Ok(status) => ExitCode::from(status),
         Err(failure) => fail(&failure),
     }
+}
+
+/// No core dump and no debugger of the same user gets to the keys and passwords in the memory.
+fn keep_memory_private() -> io::Result<()> {
+    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
 type Failure = (ErrorCode, String);
@@ -51,7 +59,7 @@ fn fail((code, text): &Failure) -> ExitCode {
     ExitCode::from(BAD_START)
 }
 
-async fn run(settings: Settings) -> Result<u8, Failure> {
+async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Failure> {
     // Before anything is said: who reads that we listen may already send a signal.
     let shutdown = CancellationToken::new();
     let status = Arc::new(AtomicU8::new(0));
@@ -69,6 +77,9 @@ async fn run(settings: Settings) -> Result<u8, Failure> {
     };
     let tracker = Tracker::open(config).await.map_err(|error: StartError| (error.code(), error.to_string()))?;
     let _log = log::begin(&settings).map_err(|error| (ErrorCode::Io, format!("tracker.log: {error}")))?;
+    if let Err(error) = kept_private {
+        tracing::warn!(%error, "the system would not keep core dumps from being made");
+    }
     output::line(&format!("listening on {address}"));
     output::line(&format!("key {}", tracker.fingerprint()));
     tracing::info!(%address, key = %tracker.fingerprint(), "serving");

@@ -18,6 +18,8 @@ list                         every file: group, name, size, seeders, leechers
 fileinfo <file>              who seeds and who leeches a file, in every group that has it
 peerinfo                     every connected client
 create_user <user> [<pass>]  creates an account; without a password the next line is it
+lock_user <user>             signs an account out everywhere and lets nobody sign in to it
+unlock_user <user>           lets a locked account sign in again
 export                       accounts, groups, files and peers as JSON
 help                         this
 quit                         ends the tracker; everything is kept";
@@ -70,14 +72,18 @@ impl Console {
             ("fileinfo", file) if !file.is_empty() => self.file_info(file).await,
             ("peerinfo", "") => self.peer_info(),
             ("create_user", words) if !words.is_empty() => self.begin_create_user(words).await,
+            ("lock_user", user) if is_one_word(user) => self.set_locked(user, true).await,
+            ("unlock_user", user) if is_one_word(user) => self.set_locked(user, false).await,
             ("export", "") => self.export().await,
             ("quit" | "exit", "") => {
                 self.shutdown.cancel();
                 String::new()
             }
-            ("list" | "fileinfo" | "peerinfo" | "create_user" | "export" | "quit" | "exit", _) => {
-                format!("error[usage]: wrong arguments for {command}; try help")
-            }
+            (
+                "list" | "fileinfo" | "peerinfo" | "create_user" | "lock_user" | "unlock_user" | "export" | "quit"
+                | "exit",
+                _,
+            ) => format!("error[usage]: wrong arguments for {command}; try help"),
             _ => format!("error[usage]: unknown command '{}'; try help", Escaped(command)),
         }
     }
@@ -157,6 +163,21 @@ impl Console {
         }
     }
 
+    async fn set_locked(&self, user: &str, locked: bool) -> String {
+        let user: UserName = match user.parse() {
+            Ok(user) => user,
+            Err(error) => return format!("error[invalid_name]: {error}"),
+        };
+        let (done, word) = match locked {
+            true => (self.service.lock_user(user.clone()).await, "locked"),
+            false => (self.service.unlock_user(user.clone()).await, "unlocked"),
+        };
+        match done {
+            Ok(()) => format!("user {user} {word}"),
+            Err(refused) => format!("error[{}]: {refused}", refused.code()),
+        }
+    }
+
     async fn export(&self) -> String {
         let Ok(mut document) = self.service.store().export().await else {
             return "error[store_unavailable]: the store does not answer".into();
@@ -177,6 +198,10 @@ impl Console {
 fn row(group: &GroupName, listing: &Listing) -> String {
     let Listing { draft, n_seeders, n_leechers, .. } = listing;
     format!("[{group}] {}: {} bytes, {n_seeders} seeders, {n_leechers} leechers", draft.name, draft.size)
+}
+
+fn is_one_word(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_whitespace)
 }
 
 /// JSON leaves some characters alone that could steer a terminal; all of them have a four-digit form in it.

@@ -22,6 +22,7 @@ mod service;
 mod settings;
 mod start;
 mod store;
+mod tickets;
 
 pub use clock::Clock;
 pub use command_line::run_from_command_line;

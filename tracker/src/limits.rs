@@ -1,5 +1,6 @@
 //! Every bound of the tracker, in one place (design invariant 3).
 
+use mini_torrent_common::control::PAGE_ROWS;
 use std::time::Duration;
 
 /// From the accept of a connection to its `Hello`.
@@ -12,6 +13,12 @@ pub(crate) const LEASE_TICKS: u32 = 25;
 pub(crate) const LOST_SESSION_GRACE: Duration = Duration::from_secs(30);
 /// How long a session token lives after its last use, in milliseconds: 7 days.
 pub(crate) const SESSION_LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// Retired tokens of one session that are known again when a thief shows one.
+pub(crate) const MAX_RETIRED_TOKENS: usize = 64;
+/// How long a ticket key signs, in milliseconds: 7 days.
+pub(crate) const TICKET_KEY_USE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How much longer than its last ticket a ticket key's endorsement runs, in milliseconds: an hour.
+pub(crate) const ENDORSEMENT_RESERVE_MS: u64 = 3600 * 1000;
 /// Between two rounds that renew the sessions of connected clients and drop the expired ones.
 pub(crate) const SESSION_UPKEEP: Duration = Duration::from_secs(3600);
 /// How long a shutdown waits for connections to end.
@@ -33,10 +40,19 @@ pub(crate) const MAX_QUEUED_RESPONSES: usize = 8;
 pub(crate) const MAX_QUEUED_EVENTS: usize = 1024;
 /// Peer changes of one connection that wait for the socket; more are left out, the list is a sample anyway.
 pub(crate) const MAX_PENDING_PEERS: usize = 16_384;
-/// Events about swarms of one connection that wait for the socket; the changes gather meanwhile.
-pub(crate) const MAX_QUEUED_PEER_EVENTS: usize = 8;
-/// Swarm changes are gathered this long into one event.
-pub(crate) const PEERS_DELAY: Duration = Duration::from_millis(20);
+/// Gathered events of one connection that wait for the socket; revocations and swarm changes go on gathering.
+pub(crate) const MAX_QUEUED_GATHERED_EVENTS: usize = 8;
+/// Revocations and swarm changes are gathered this long into one event.
+pub(crate) const GATHERING_DELAY: Duration = Duration::from_millis(20);
+/// Groups that one connection has entered.
+pub(crate) const MAX_ENTERED: usize = 4096;
+/// Revocations in one answer and in one reading of the log.
+pub(crate) const REVOCATION_PAGE: usize = PAGE_ROWS;
+/// Revocations of one connection that wait for the socket; a client that lets more gather is dropped. So many
+/// still fit into one frame.
+pub(crate) const MAX_PENDING_REVOCATIONS: usize = 16_384;
+/// How long a revocation by another tracker on the same store may stay unnoticed.
+pub(crate) const REVOCATION_POLL: Duration = Duration::from_millis(500);
 /// Listings that one connection announces.
 pub(crate) const MAX_ANNOUNCED: usize = 100_000;
 /// Swarms that one connection watches.

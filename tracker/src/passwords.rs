@@ -44,7 +44,9 @@ impl Passwords {
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         let dummy = argon2.hash_password(NOBODY.as_bytes())?.to_string().into();
         let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = Arc::new(Semaphore::new(n_cores.clamp(1, limits::MAX_PASSWORD_THREADS)));
+        // One core is left to everybody else.
+        let n_threads = (n_cores - 1).clamp(1, limits::MAX_PASSWORD_THREADS);
+        let threads = Arc::new(Semaphore::new(n_threads));
         Ok(Self { argon2, dummy, threads, waiting: Arc::default() })
     }
 

@@ -44,10 +44,12 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.listen(limits::ACCEPT_BACKLOG)
 }
 
-/// Serves until `shutdown`, then closes every connection and waits for what was begun.
+/// Serves until `shutdown`, telling of the revocations behind `last_revocation`; then closes every connection
+/// and waits for what was begun.
 pub(crate) async fn serve(
     service: Arc<Service>,
     tls: Arc<rustls::ServerConfig>,
+    last_revocation: u64,
     listener: TcpListener,
     shutdown: CancellationToken,
 ) {
@@ -55,6 +57,8 @@ pub(crate) async fn serve(
     let tasks = TaskTracker::new();
     tasks.spawn(keep_leases(Arc::clone(&service), shutdown.clone()));
     tasks.spawn(keep_sessions(Arc::clone(&service), shutdown.clone()));
+    let (following, until) = (Arc::clone(&service), shutdown.clone());
+    tasks.spawn(async move { until.run_until_cancelled(following.follow_revocations(last_revocation)).await });
     let server = Arc::new(Server { service, tls: TlsAcceptor::from(tls), tasks: tasks.clone() });
     let mut n_accepted = 0;
     loop {

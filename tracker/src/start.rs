@@ -6,6 +6,7 @@ use crate::passwords::Passwords;
 use crate::server;
 use crate::service::{Policy, Service};
 use crate::store::{OpenError, Store, StoreError};
+use crate::tickets::{TicketKeyError, Tickets};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::tls::{self, Fingerprint};
@@ -69,6 +70,15 @@ pub enum StartError {
     Cryptography(String),
 }
 
+impl From<TicketKeyError> for StartError {
+    fn from(error: TicketKeyError) -> Self {
+        match error {
+            TicketKeyError::Store(error) => Self::Store(error),
+            TicketKeyError::Cryptography(_) | TicketKeyError::Malformed => Self::Cryptography(error.to_string()),
+        }
+    }
+}
+
 impl StartError {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
@@ -86,6 +96,8 @@ pub struct Tracker {
     service: Arc<Service>,
     tls: Arc<rustls::ServerConfig>,
     fingerprint: Fingerprint,
+    /// What was revoked before anybody could connect is nothing to tell of.
+    last_revocation: u64,
 }
 
 impl Tracker {
@@ -112,9 +124,12 @@ impl Tracker {
         store.found(fingerprint, GroupId(rand::rng().random()), clock.wall_ms()).await?;
         let tls = tls::control_server_config(&identity).map_err(|error| StartError::Cryptography(error.to_string()))?;
         let passwords = Passwords::new().map_err(|error| StartError::Cryptography(error.to_string()))?;
+        let tickets = Tickets::new(identity);
+        tickets.key(&store, clock.wall_ms()).await?;
+        let last_revocation = store.last_revocation().await?;
         let policy = Policy { registration_open, public_group, spool_directory: data_directory };
-        let service = Arc::new(Service::new(store, clock, passwords, policy));
-        Ok(Self { service, tls: Arc::new(tls), fingerprint })
+        let service = Arc::new(Service::new(store, clock, passwords, tickets, policy));
+        Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation })
     }
 
     /// The deployment's key as people compare it.
@@ -128,7 +143,7 @@ impl Tracker {
 
     /// Serves on `listener` until `shutdown`; then everything acknowledged is durable and the store closed.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
-        server::serve(Arc::clone(&self.service), self.tls, listener, shutdown).await;
+        server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, listener, shutdown).await;
         self.service.store().close().await;
     }
 }

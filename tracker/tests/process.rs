@@ -161,3 +161,19 @@ fn c11_the_log_has_events_and_no_secrets() {
     assert!(log.contains("serving") && log.contains("account created") && log.contains("ended"), "{log}");
     assert!(!log.contains("correct-horse-battery") && !log.contains('\u{1b}'));
 }
+
+/// What is in the memory of the process stays there.
+#[test]
+fn no_core_is_dumped_and_the_memory_is_nobodys() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = Running::start(directory.path());
+    let proc = format!("/proc/{}", tracker.child.id());
+    let limits = std::fs::read_to_string(format!("{proc}/limits")).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().collect::<Vec<_>>()[4..6], ["0", "0"], "{core}");
+    // The files of a process that may not be dumped belong to the system's user.
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(format!("{proc}/environ")).unwrap());
+    assert_eq!(owner, 0);
+    tracker.signal(Signal::TERM);
+    assert_eq!(tracker.end().0, Some(0));
+}

@@ -116,14 +116,10 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(greeted: G
     let (responses, responses_out) = mpsc::channel(limits::MAX_QUEUED_RESPONSES);
     let (ordered, ordered_out) = mpsc::channel(limits::MAX_QUEUED_REQUESTS);
     let (reads, reads_out) = mpsc::channel(limits::MAX_QUEUED_REQUESTS);
-    let (peers, peers_out) = mpsc::channel(limits::MAX_QUEUED_PEER_EVENTS);
-    let line = Line {
-        events,
-        peers_changed: Arc::new(Notify::new()),
-        silence: Arc::new(AtomicU32::new(0)),
-        close: close.clone(),
-    };
-    let (silence, peers_changed) = (Arc::clone(&line.silence), Arc::clone(&line.peers_changed));
+    let (gathered, gathered_out) = mpsc::channel(limits::MAX_QUEUED_GATHERED_EVENTS);
+    let line =
+        Line { events, changed: Arc::new(Notify::new()), silence: Arc::new(AtomicU32::new(0)), close: close.clone() };
+    let (silence, changed) = (Arc::clone(&line.silence), Arc::clone(&line.changed));
     service.presence().connect(id, visitor.client.clone(), line);
     let _registered = Registered { service: Arc::clone(&service), id, close: close.clone() };
     tracing::debug!(address = %visitor.client.address, agent = %Escaped(&visitor.client.agent), "connected");
@@ -134,9 +130,9 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(greeted: G
     tokio::select! {
         () = close.cancelled() => {}
         () = read_messages(reader, queues, silence) => {}
-        () = write_messages(writer, responses_out, events_out, peers_out) => {}
+        () = write_messages(writer, responses_out, events_out, gathered_out) => {}
         () = answer_reads(&service, id, reads_out, responses) => {}
-        () = gather_peer_events(&service, id, &peers_changed, peers) => {}
+        () = gather_events(&service, id, &changed, gathered) => {}
     }
 }
 
@@ -203,7 +199,7 @@ async fn write_messages<S: AsyncWrite>(
     mut writer: Writer<S>,
     mut responses: mpsc::Receiver<TrackerMessage>,
     mut events: mpsc::Receiver<Event>,
-    mut peers: mpsc::Receiver<Event>,
+    mut gathered: mpsc::Receiver<Event>,
 ) where
     WriteHalf<S>: AsyncWrite + Unpin,
 {
@@ -212,12 +208,12 @@ async fn write_messages<S: AsyncWrite>(
             biased;
             Some(response) = responses.recv() => response,
             Some(event) = events.recv() => TrackerMessage::Event(event),
-            Some(event) = peers.recv() => TrackerMessage::Event(event),
+            Some(event) = gathered.recv() => TrackerMessage::Event(event),
             else => return,
         };
         let is_last = matches!(message, TrackerMessage::Goodbye(_));
         // Several small messages share a TLS record; the last one of a batch flushes.
-        let flush = is_last || (responses.is_empty() && events.is_empty() && peers.is_empty());
+        let flush = is_last || (responses.is_empty() && events.is_empty() && gathered.is_empty());
         let written = if flush { writer.send(message).await } else { writer.feed(message).await };
         if let Err(error) = written {
             tracing::debug!(%error, "a client cannot be written to");
@@ -257,11 +253,17 @@ async fn answer_reads(
     }
 }
 
-/// Swarm changes are gathered for a moment and go out as one event a swarm.
-async fn gather_peer_events(service: &Service, id: ConnectionId, changed: &Notify, out: mpsc::Sender<Event>) {
+/// Revocations and swarm changes are gathered for a moment. They go out as one event, and one event a swarm.
+async fn gather_events(service: &Service, id: ConnectionId, changed: &Notify, out: mpsc::Sender<Event>) {
     loop {
         changed.notified().await;
-        tokio::time::sleep(limits::PEERS_DELAY).await;
+        tokio::time::sleep(limits::GATHERING_DELAY).await;
+        // Not taken together: while a slow client's queue is full, what matters more may come in.
+        if let Some(event) = service.presence().take_revocations(id)
+            && out.send(event).await.is_err()
+        {
+            return;
+        }
         for event in service.presence().take_peer_events(id) {
             if out.send(event).await.is_err() {
                 return;

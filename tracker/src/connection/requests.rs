@@ -2,7 +2,7 @@
 
 use crate::domain::Refused;
 use crate::presence::ConnectionId;
-use crate::service::{Service, Uploads, Visitor};
+use crate::service::{Caller, Service, Uploads, Visitor};
 use mini_torrent_common::control::{Request, Response};
 
 /// How a request is answered relative to the others of its connection.
@@ -21,6 +21,7 @@ pub(super) fn lane(request: &Request) -> Lane {
         Request::Ping => Lane::Immediate,
         Request::ListRequests { .. }
         | Request::ListGroups { .. }
+        | Request::ListSessions
         | Request::DescribeGroup { .. }
         | Request::ListFiles { .. }
         | Request::FindFile { .. }
@@ -37,6 +38,7 @@ pub(super) async fn read(service: &Service, id: ConnectionId, request: Request) 
             Ok(Response::JoinRequests { requests, next })
         }
         Request::ListGroups { after } => service.list_groups(&caller, after).await.map(Response::Groups),
+        Request::ListSessions => service.list_sessions(&caller).await.map(Response::Sessions),
         Request::DescribeGroup { group } => service.describe_group(&caller, group).await.map(Response::Group),
         Request::ListFiles { group, after } => service.list_files(&caller, group, after).await.map(Response::Files),
         Request::FindFile { group, file } => service.find_file(&caller, group, file).await.map(Response::File),
@@ -57,30 +59,50 @@ pub(super) async fn change(
         Request::CreateUser { user, password } => {
             service.register(user, password, visitor.source).await.map(|()| Response::Done)
         }
-        Request::Login { user, password } => service.login(visitor, user, password).await.map(Response::SignedIn),
+        Request::Login { user, password, takeover } => {
+            service.login(visitor, user, password, takeover).await.map(Response::SignedIn)
+        }
         Request::Resume { token } => service.resume(visitor, token).await.map(Response::SignedIn),
         Request::Logout => {
             uploads.clear();
             service.logout(visitor.connection).await.map(|()| Response::Done)
         }
-        request => change_as_user(service, visitor.connection, uploads, request).await,
+        request => {
+            let caller = service.caller(visitor.connection)?;
+            let answer = change_as_user(service, visitor, &caller, uploads, request).await;
+            if answer == Err(Refused::SessionEnded) {
+                service.forget_session(&caller);
+            }
+            answer
+        }
     }
 }
 
 async fn change_as_user(
     service: &Service,
-    id: ConnectionId,
+    visitor: &Visitor,
+    caller: &Caller,
     uploads: &mut Uploads,
     request: Request,
 ) -> Result<Response, Refused> {
-    let caller = &service.caller(id)?;
     let done = |()| Response::Done;
     match request {
+        Request::LogoutEverywhere => {
+            uploads.clear();
+            service.logout_everywhere(caller).await.map(done)
+        }
         Request::CreateGroup { group } => service.create_group(caller, group).await.map(done),
         Request::JoinGroup { group } => service.join_group(caller, group).await.map(done),
         Request::LeaveGroup { group } => service.leave_group(caller, group).await.map(Response::Left),
         Request::AcceptRequest { group, user } => service.decide_request(caller, group, user, true).await.map(done),
         Request::RejectRequest { group, user } => service.decide_request(caller, group, user, false).await.map(done),
+        Request::RemoveMember { group, user } => service.remove_member(caller, group, user).await.map(done),
+        Request::SetRole { group, user, role } => service.set_role(caller, group, user, role).await.map(done),
+        Request::TransferOwner { group, user } => service.transfer_owner(caller, group, user).await.map(done),
+        Request::RemoveFile { group, file } => service.remove_file(caller, group, file).await.map(done),
+        Request::EnterGroup { group, after } => {
+            service.enter_group(caller, visitor.client.key, group, after).await.map(Response::Admission)
+        }
         Request::OfferListing { group, draft } => {
             service.offer(caller, uploads, group, draft).await.map(Response::Offered)
         }

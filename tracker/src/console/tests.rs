@@ -11,7 +11,7 @@ async fn d9_the_console_answers_and_escapes() {
     assert_eq!(console.answer("list\n").await, "no files");
     assert_eq!(console.answer("peerinfo").await, "no peers");
     assert_eq!(console.answer("  \n").await, "");
-    assert!(console.answer("help").await.contains("create_user"));
+    assert!(console.answer("help").await.contains("unlock_user"));
     assert!(console.answer("lits").await.starts_with("error[usage]: unknown command 'lits'"));
     assert!(console.answer("x\u{1b}[2J").await.contains("\\u{1b}"));
     assert!(console.answer("fileinfo").await.starts_with("error[usage]"));
@@ -22,6 +22,14 @@ async fn d9_the_console_answers_and_escapes() {
     assert_eq!(console.answer("create_user eve").await, "");
     assert_eq!(console.answer("a pass phrase\n").await, "user eve created");
     assert!(console.answer("create_user ../x 12345678").await.starts_with("error[invalid_name]"));
+
+    assert_eq!(console.answer("lock_user BOB").await, "user BOB locked");
+    assert_eq!(console.answer("unlock_user bob").await, "user bob unlocked");
+    assert_eq!(console.answer("lock_user nix").await, "error[no_such_user]: there is no such user");
+    assert_eq!(console.answer("unlock_user nix").await, "error[no_such_user]: there is no such user");
+    assert!(console.answer("lock_user").await.starts_with("error[usage]"));
+    assert!(console.answer("lock_user a b").await.starts_with("error[usage]"));
+    assert!(console.answer("unlock_user ../x").await.starts_with("error[invalid_name]"));
 
     let _client = stage.connect(1);
     let peers = console.answer("peerinfo").await;

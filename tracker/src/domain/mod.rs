@@ -1,7 +1,9 @@
 //! The rules of membership and sharing, as pure functions. Nothing here reads a clock, a store or a socket.
 
+mod governing;
 mod refused;
 
+pub(crate) use governing::{ListedFile, MemberOperation, Target, permit_file_removal, permit_on_member};
 pub(crate) use refused::Refused;
 
 use crate::limits;
@@ -20,8 +22,18 @@ pub(crate) enum Operation {
     ReadFiles,
     /// List and share files, and say what one has.
     ShareFiles,
+    /// Get a ticket for it.
+    Enter,
     /// See who asked to join, and decide on it.
     DecideRequests,
+    /// Remove some member; which ones is [`permit_on_member`]'s.
+    RemoveMembers,
+    /// Make members admins, and admins members.
+    SetRoles,
+    /// Give the group to somebody else.
+    TransferOwner,
+    /// Remove some file; which ones is [`permit_file_removal`]'s.
+    RemoveFiles,
     /// Ask to join.
     Join,
     /// Leave, or withdraw the own request.
@@ -52,7 +64,10 @@ pub(crate) fn permit(operation: Operation, standing: Standing) -> Result<(), Ref
         Operation::Leave if standing.built_in => Err(Refused::BuiltInGroup),
         Operation::Leave if standing.role.is_some() => Ok(()),
         _ if !is_member => Err(Refused::NotAMember),
-        Operation::DecideRequests if standing.role < Some(Role::Admin) => Err(Refused::NotTheOwner),
+        Operation::DecideRequests | Operation::RemoveMembers if standing.role < Some(Role::Admin) => {
+            Err(Refused::NotTheOwner)
+        }
+        Operation::SetRoles | Operation::TransferOwner if standing.role < Some(Role::Owner) => Err(Refused::OwnerOnly),
         _ => Ok(()),
     }
 }

@@ -14,7 +14,10 @@ pub enum Refused {
     #[error("this client is logged in already; log out first")]
     AlreadyLoggedIn,
     /// The user has a session elsewhere.
-    #[error("this user is logged in from {address} since {} ago; a dead session frees itself in 30 s", spoken(*age))]
+    #[error(
+        "this user is logged in from {address} since {} ago; --takeover ends that session, a dead one frees itself \
+         in 30 s", spoken(*age)
+    )]
     LoggedInElsewhere {
         /// Where the other client is.
         address: String,
@@ -24,6 +27,9 @@ pub enum Refused {
     /// Unknown user or wrong password; which of the two is not said.
     #[error("unknown user or wrong password")]
     WrongCredentials,
+    /// The password was right, but the operator has locked the account.
+    #[error("this account is locked; ask the operator of the tracker")]
+    AccountLocked,
     /// Too many failures.
     #[error("too many failed logins; try again in {} s", seconds(*wait))]
     TooManyFailures {
@@ -39,6 +45,9 @@ pub enum Refused {
     /// The user name is taken.
     #[error("this user name is taken")]
     UserExists,
+    /// There is no such user.
+    #[error("there is no such user")]
+    NoSuchUser,
     /// No accounts for strangers.
     #[error("this tracker's operator creates the accounts; ask there")]
     RegistrationClosed,
@@ -63,6 +72,15 @@ pub enum Refused {
     /// Only the owner or an admin may do this.
     #[error("only the owner or an admin of the group may do this")]
     NotTheOwner,
+    /// Only the owner may do this.
+    #[error("only the owner of the group may do this")]
+    OwnerOnly,
+    /// Others than the caller share the file, or somebody else uploaded it.
+    #[error("only the owner or an admin of the group may do this, or the uploader while nobody else shares the file")]
+    FileOfOthers,
+    /// The user whom the request names is no member.
+    #[error("the user is no member of this group")]
+    TargetNotAMember,
     /// The user is a member already.
     #[error("already a member of this group")]
     AlreadyMember,
@@ -119,17 +137,18 @@ impl Refused {
         match self {
             Self::NotLoggedIn => ErrorCode::NotLoggedIn,
             Self::AlreadyLoggedIn | Self::LoggedInElsewhere { .. } => ErrorCode::AlreadyLoggedIn,
-            Self::WrongCredentials => ErrorCode::WrongCredentials,
+            Self::WrongCredentials | Self::AccountLocked => ErrorCode::WrongCredentials,
             Self::TooManyFailures { .. } | Self::Busy { .. } | Self::UploadsBusy => ErrorCode::RateLimited,
             Self::UserExists => ErrorCode::UserExists,
+            Self::NoSuchUser => ErrorCode::NoSuchUser,
             Self::RegistrationClosed => ErrorCode::RegistrationClosed,
             Self::WeakPassword => ErrorCode::WeakPassword,
             Self::SessionEnded => ErrorCode::SessionEnded,
             Self::GroupExists => ErrorCode::GroupExists,
             Self::BuiltInGroup => ErrorCode::InvalidName,
             Self::NoSuchGroup => ErrorCode::NoSuchGroup,
-            Self::NotAMember => ErrorCode::NotAMember,
-            Self::NotTheOwner => ErrorCode::NotTheOwner,
+            Self::NotAMember | Self::TargetNotAMember => ErrorCode::NotAMember,
+            Self::NotTheOwner | Self::OwnerOnly | Self::FileOfOthers => ErrorCode::NotTheOwner,
             Self::AlreadyMember => ErrorCode::AlreadyMember,
             Self::AlreadyRequested => ErrorCode::AlreadyRequested,
             Self::NoSuchRequest => ErrorCode::NoSuchRequest,

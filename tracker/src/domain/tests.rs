@@ -1,6 +1,7 @@
 //! Every role against every operation, and the other rules at their edges.
 
 use super::*;
+use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::Geometry;
 use mini_torrent_common::hash::{Sha1Hash, Sha256Hash};
 use mini_torrent_common::metainfo::PieceHashes;
@@ -9,19 +10,24 @@ use mini_torrent_common::metainfo::PieceHashes;
 #[test]
 fn every_role_against_every_operation() {
     use Operation::*;
-    let roles = [None, Some(Role::Pending), Some(Role::Member), Some(Role::Admin), Some(Role::Owner)];
     let outsider = || Err(Refused::NotAMember);
     let member = || Err(Refused::AlreadyMember);
+    let owner_only = || Err(Refused::OwnerOnly);
     let table = [
         (Describe, [outsider(), outsider(), Ok(()), Ok(()), Ok(())]),
         (ReadFiles, [outsider(), outsider(), Ok(()), Ok(()), Ok(())]),
         (ShareFiles, [outsider(), outsider(), Ok(()), Ok(()), Ok(())]),
+        (Enter, [outsider(), outsider(), Ok(()), Ok(()), Ok(())]),
         (DecideRequests, [outsider(), outsider(), Err(Refused::NotTheOwner), Ok(()), Ok(())]),
+        (RemoveMembers, [outsider(), outsider(), Err(Refused::NotTheOwner), Ok(()), Ok(())]),
+        (SetRoles, [outsider(), outsider(), owner_only(), owner_only(), Ok(())]),
+        (TransferOwner, [outsider(), outsider(), owner_only(), owner_only(), Ok(())]),
+        (RemoveFiles, [outsider(), outsider(), Ok(()), Ok(()), Ok(())]),
         (Join, [Ok(()), Err(Refused::AlreadyRequested), member(), member(), member()]),
         (Leave, [outsider(), Ok(()), Ok(()), Ok(()), Ok(())]),
     ];
     for (operation, answers) in table {
-        for (role, answer) in roles.into_iter().zip(answers) {
+        for (role, answer) in ROLES.into_iter().zip(answers) {
             assert_eq!(permit(operation, Standing { role, built_in: false }), answer, "{operation:?} by {role:?}");
         }
     }
@@ -34,11 +40,105 @@ fn the_built_in_group_is_used_but_neither_joined_left_nor_governed() {
         (Describe, Ok(())),
         (ReadFiles, Ok(())),
         (ShareFiles, Ok(())),
+        (Enter, Ok(())),
         (DecideRequests, Err(Refused::NotTheOwner)),
+        (RemoveMembers, Err(Refused::NotTheOwner)),
+        (SetRoles, Err(Refused::OwnerOnly)),
+        (TransferOwner, Err(Refused::OwnerOnly)),
+        (RemoveFiles, Ok(())),
         (Join, Err(Refused::AlreadyMember)),
         (Leave, Err(Refused::BuiltInGroup)),
     ] {
         assert_eq!(permit(operation, Standing { role: Some(Role::Member), built_in: true }), answer, "{operation:?}");
+    }
+}
+
+const ROLES: [Option<Role>; 5] = [None, Some(Role::Pending), Some(Role::Member), Some(Role::Admin), Some(Role::Owner)];
+
+/// Every actor's role against every target's, with the code of the answer. Rows are actors, columns targets.
+fn check_on_member(operation: MemberOperation, table: [[Option<ErrorCode>; 5]; 5]) {
+    for (role, answers) in ROLES.into_iter().zip(table) {
+        let actor = Standing { role, built_in: false };
+        for (target, expected) in ROLES.into_iter().zip(answers) {
+            let answer = permit_on_member(operation, actor, Target::Other(target)).err().map(|refused| refused.code());
+            assert_eq!(answer, expected, "{operation:?} of {target:?} by {role:?}");
+        }
+        // Who may do it to nobody does not learn whether an account is there.
+        let nobody = permit_on_member(operation, actor, Target::NoAccount).unwrap_err().code();
+        let may_do_it = answers.contains(&None);
+        assert_eq!(nobody == ErrorCode::NoSuchUser, may_do_it, "{operation:?} of nobody by {role:?}");
+    }
+    let public = Standing { role: Some(Role::Member), built_in: true };
+    for target in [Target::Other(Some(Role::Member)), Target::Actor, Target::NoAccount] {
+        let answer = permit_on_member(operation, public, target).unwrap_err().code();
+        assert_eq!(answer, ErrorCode::NotTheOwner, "{operation:?} of {target:?} in the built-in group");
+    }
+}
+
+#[test]
+fn every_role_against_every_member() {
+    let (outsider, owners) = (Some(ErrorCode::NotAMember), Some(ErrorCode::NotTheOwner));
+    let none = Some(ErrorCode::NotAMember);
+    check_on_member(
+        MemberOperation::Remove,
+        [
+            [outsider; 5],
+            [outsider; 5],
+            [owners; 5],
+            [none, none, None, owners, owners],
+            // There is one owner, so the last column is no case; nobody removes an owner.
+            [none, none, None, None, owners],
+        ],
+    );
+    let usage = Some(ErrorCode::Usage);
+    for operation in [MemberOperation::SetRole(Role::Admin), MemberOperation::SetRole(Role::Member)] {
+        let owner = [none, none, None, None, usage];
+        check_on_member(operation, [[outsider; 5], [outsider; 5], [owners; 5], [owners; 5], owner]);
+    }
+    let owner = [none, none, None, None, usage];
+    check_on_member(MemberOperation::MakeOwner, [[outsider; 5], [outsider; 5], [owners; 5], [owners; 5], owner]);
+}
+
+#[test]
+fn nobody_does_these_things_to_itself() {
+    let by = |role, operation| permit_on_member(operation, Standing { role, built_in: false }, Target::Actor);
+    for role in [Role::Member, Role::Admin, Role::Owner] {
+        let text = by(Some(role), MemberOperation::Remove).unwrap_err().to_string();
+        assert!(text.contains("leave_group"), "{role:?}: {text}");
+    }
+    assert_eq!(by(None, MemberOperation::Remove), Err(Refused::NotAMember));
+    assert_eq!(by(Some(Role::Pending), MemberOperation::Remove), Err(Refused::NotAMember));
+    let text = by(Some(Role::Owner), MemberOperation::SetRole(Role::Member)).unwrap_err().to_string();
+    assert!(text.contains("transfer_owner"), "{text}");
+    assert_eq!(by(Some(Role::Owner), MemberOperation::MakeOwner).unwrap_err().code(), ErrorCode::Usage);
+    assert_eq!(by(Some(Role::Admin), MemberOperation::SetRole(Role::Member)), Err(Refused::OwnerOnly));
+    let owner = Standing { role: Some(Role::Owner), built_in: false };
+    for role in [Role::Pending, Role::Owner] {
+        let set = permit_on_member(MemberOperation::SetRole(role), owner, Target::Other(Some(Role::Member)));
+        assert_eq!(set.unwrap_err().code(), ErrorCode::Usage, "{role:?} is given to nobody");
+    }
+}
+
+#[test]
+fn a_file_is_removed_by_who_governs_or_by_an_uploader_whom_nobody_has_joined() {
+    let file = |is_uploader, has_other_sharers| Some(ListedFile { is_uploader, has_other_sharers });
+    let files = [file(false, false), file(false, true), file(true, true), file(true, false)];
+    let (no, of_others) = (Err(Refused::NotAMember), Err(Refused::FileOfOthers));
+    let uploader = [of_others.clone(), of_others.clone(), of_others, Ok(())];
+    let all = [Ok(()), Ok(()), Ok(()), Ok(())];
+    let nothing = [no.clone(), no.clone(), no.clone(), no];
+    let table = [nothing.clone(), nothing, uploader.clone(), all.clone(), all];
+    for (role, answers) in ROLES.into_iter().zip(table) {
+        let actor = Standing { role, built_in: false };
+        for (file, answer) in files.into_iter().zip(answers) {
+            assert_eq!(permit_file_removal(actor, file), answer, "{file:?} by {role:?}");
+        }
+        let unlisted = if role >= Some(Role::Member) { Refused::NoSuchFile } else { Refused::NotAMember };
+        assert_eq!(permit_file_removal(actor, None), Err(unlisted), "by {role:?}");
+    }
+    let public = Standing { role: Some(Role::Member), built_in: true };
+    for (file, answer) in files.into_iter().zip(uploader) {
+        assert_eq!(permit_file_removal(public, file), answer, "{file:?} in the built-in group");
     }
 }
 

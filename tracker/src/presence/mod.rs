@@ -5,15 +5,17 @@
 //! when it gets here, so every removal raises a generation, and announcements and watches that rest on facts
 //! from before are turned back, to be read again.
 
+mod entering;
 mod swarm;
 mod swarming;
 
 use crate::clock::{Clock, Moment};
 use crate::limits;
-use crate::store::UserId;
+use crate::store::{SessionId, UserId};
 use mini_torrent_common::control::{Event, ListingId};
-use mini_torrent_common::hash::{PeerId, Sha256Hash};
+use mini_torrent_common::hash::{GroupId, PeerId};
 use mini_torrent_common::names::UserName;
+use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::tls::PublicKey;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -48,8 +50,8 @@ pub(crate) struct Client {
 pub(crate) struct Line {
     /// Events that wait for the socket.
     pub events: mpsc::Sender<Event>,
-    /// Rung when swarm changes wait.
-    pub peers_changed: Arc<Notify>,
+    /// Rung when revocations or swarm changes wait.
+    pub changed: Arc<Notify>,
     /// Lease ticks since the client was last heard.
     pub silence: Arc<AtomicU32>,
     /// Ends the connection.
@@ -104,6 +106,8 @@ struct State {
     connections: HashMap<ConnectionId, Connected>,
     sessions: HashMap<UserId, LiveSession>,
     swarms: HashMap<ListingId, Swarm>,
+    /// The connections that have entered each group.
+    entered: HashMap<GroupId, HashSet<ConnectionId>>,
 }
 
 struct Connected {
@@ -117,12 +121,21 @@ struct Connected {
     /// Peers that changed in watched swarms since the client was last told.
     pending: HashMap<ListingId, HashSet<PublicKey>>,
     n_pending: usize,
+    /// The groups whose revocations are gathered, and whether the user was found to be a member.
+    entered: HashMap<GroupId, bool>,
+    /// Revocations that the client has not been told of, in the order of their numbers.
+    revocations: Vec<Revocation>,
 }
 
-struct SignedInUser {
-    id: UserId,
-    name: UserName,
-    digest: Sha256Hash,
+/// Who is signed in on a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SignedInUser {
+    /// The account.
+    pub id: UserId,
+    /// Its name.
+    pub name: UserName,
+    /// Its session.
+    pub session: SessionId,
 }
 
 struct LiveSession {
@@ -154,6 +167,8 @@ impl Presence {
             watched: HashSet::new(),
             pending: HashMap::new(),
             n_pending: 0,
+            entered: HashMap::new(),
+            revocations: Vec::new(),
         };
         self.state().connections.insert(id, connected);
     }
@@ -162,7 +177,7 @@ impl Presence {
     pub(crate) fn disconnect(&self, id: ConnectionId) {
         let now = self.clock.now();
         let mut state = self.state();
-        state.leave_swarms(id);
+        state.leave_everything(id);
         let Some(connected) = state.connections.remove(&id) else { return };
         if let Some(session) = connected.claim.and_then(|user| state.sessions.get_mut(&user))
             && session.connection == id
@@ -173,11 +188,11 @@ impl Presence {
     }
 
     /// Reserves the user's one session for this connection. The same client's older connection loses it at
-    /// once, with the reason as its last word.
+    /// once, with the reason as its last word; with `takeover` another client's does too.
     ///
     /// # Errors
     /// When another client is signed in, or was until a moment ago.
-    pub(crate) fn claim(&self, id: ConnectionId, user: UserId) -> Result<(), NotClaimed> {
+    pub(crate) fn claim(&self, id: ConnectionId, user: UserId, takeover: bool) -> Result<(), NotClaimed> {
         let now = self.clock.now();
         let mut state = self.state();
         let state = &mut *state;
@@ -185,7 +200,7 @@ impl Presence {
         let Client { key, address, .. } = connected.client;
         if let Some(session) = state.sessions.get(&user) {
             let is_live = session.lost.is_none_or(|lost| now.since(lost) < limits::LOST_SESSION_GRACE);
-            if is_live && session.key != key {
+            if is_live && session.key != key && !takeover {
                 return Err(NotClaimed::Elsewhere { address: session.address, age: now.since(session.since) });
             }
         }
@@ -194,19 +209,23 @@ impl Presence {
         if let Some(old) = state.sessions.insert(user, session)
             && old.connection != id
         {
-            state.sign_out(old.connection, Some("this client has signed in on a new connection"));
+            let reason = match old.key == key {
+                true => "this client has signed in on a new connection".into(),
+                false => format!("taken over from {address}"),
+            };
+            state.sign_out(old.connection, Some(reason));
         }
         Ok(())
     }
 
     /// The claimed session is stored: the connection is signed in. `false` when the claim was lost meanwhile.
-    pub(crate) fn confirm(&self, id: ConnectionId, user: UserId, name: UserName, digest: Sha256Hash) -> bool {
+    pub(crate) fn confirm(&self, id: ConnectionId, user: SignedInUser) -> bool {
         let mut state = self.state();
-        if state.sessions.get(&user).is_none_or(|session| session.connection != id) {
+        if state.sessions.get(&user.id).is_none_or(|session| session.connection != id) {
             return false;
         }
         let Some(connected) = state.connections.get_mut(&id) else { return false };
-        connected.user = Some(SignedInUser { id: user, name, digest });
+        connected.user = Some(user);
         true
     }
 
@@ -222,21 +241,27 @@ impl Presence {
         state.sign_out(id, None);
     }
 
+    /// The session is over in the store: its connection is told so and forgets it. Without a number this holds
+    /// for whatever session of the user is live or just beginning.
+    pub(crate) fn end_session(&self, user: UserId, only: Option<SessionId>, reason: &str) {
+        let mut state = self.state();
+        let Some(live) = state.sessions.get(&user) else { return };
+        let id = live.connection;
+        let session = state.connections.get(&id).and_then(|connected| Some(connected.user.as_ref()?.session));
+        if only.is_none() || only == session {
+            state.sessions.remove(&user);
+            state.sign_out(id, Some(reason.into()));
+        }
+    }
+
     /// Who is signed in on a connection.
-    pub(crate) fn user_of(&self, id: ConnectionId) -> Option<(UserId, UserName)> {
-        let state = self.state();
-        let user = state.connections.get(&id)?.user.as_ref()?;
-        Some((user.id, user.name.clone()))
+    pub(crate) fn user_of(&self, id: ConnectionId) -> Option<SignedInUser> {
+        self.state().connections.get(&id)?.user.clone()
     }
 
-    /// The token's digest of the session that a connection has.
-    pub(crate) fn session_of(&self, id: ConnectionId) -> Option<Sha256Hash> {
-        Some(self.state().connections.get(&id)?.user.as_ref()?.digest)
-    }
-
-    /// The digests of all live sessions.
-    pub(crate) fn live_sessions(&self) -> Vec<Sha256Hash> {
-        self.state().connections.values().filter_map(|connected| Some(connected.user.as_ref()?.digest)).collect()
+    /// All sessions that are live here.
+    pub(crate) fn live_sessions(&self) -> Vec<SessionId> {
+        self.state().connections.values().filter_map(|connected| Some(connected.user.as_ref()?.session)).collect()
     }
 
     /// Tells those of these users who are online.
@@ -287,15 +312,20 @@ impl Presence {
 }
 
 impl State {
-    /// Forgets a connection's user with everything that hung on it.
-    fn sign_out(&mut self, id: ConnectionId, reason: Option<&str>) {
+    fn leave_everything(&mut self, id: ConnectionId) {
         self.leave_swarms(id);
+        self.leave_groups(id);
+    }
+
+    /// Forgets a connection's user with everything that hung on it.
+    fn sign_out(&mut self, id: ConnectionId, reason: Option<String>) {
+        self.leave_everything(id);
         let Some(connected) = self.connections.get_mut(&id) else { return };
         connected.claim = None;
         if connected.user.take().is_some()
             && let Some(reason) = reason
         {
-            connected.line.send(Event::SessionEnded { reason: reason.into() });
+            connected.line.send(Event::SessionEnded { reason });
         }
     }
 }

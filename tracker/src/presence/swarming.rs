@@ -1,7 +1,7 @@
 //! What clients and services do to swarms.
 
 use super::swarm::{Swarm, SwarmPeer};
-use super::{ConnectionId, Presence, State};
+use super::{Connected, ConnectionId, Presence, State};
 use crate::limits;
 use crate::store::UserId;
 use mini_torrent_common::control::{Event, ListingId, MAX_PEERS, PeerContact};
@@ -148,14 +148,12 @@ impl Presence {
         swarm.peers().filter_map(|(key, peer)| state.contact(*key, *peer)).collect()
     }
 
-    /// A user is no member of a group any more: it takes no part in the group's swarms and hears nothing of them,
-    /// and those who do take part are told to serve it no longer.
+    /// A user is no member of a group any more: it takes no part in the group's swarms and hears nothing of them.
     pub(crate) fn end_membership(&self, user: UserId, group: GroupId) {
         let mut state = self.state();
         state.generation += 1;
         for id in state.connections_of(user) {
             let Some(connected) = state.connections.get(&id) else { continue };
-            let peer_id = connected.client.peer_id;
             let of_group = |listing: &&ListingId| state.swarms.get(listing).is_some_and(|swarm| swarm.group == group);
             let listings: HashSet<_> =
                 connected.announced.union(&connected.watched).filter(of_group).copied().collect();
@@ -163,7 +161,7 @@ impl Presence {
                 state.leave(id, listing);
                 state.unwatch(id, listing);
             }
-            state.tell_group(group, &Event::MemberLeft { id: group, peer_id });
+            state.leave_group(id, group);
         }
     }
 
@@ -202,12 +200,16 @@ impl Presence {
 }
 
 impl State {
-    fn check(&self, id: ConnectionId, user: UserId, facts: Generation) -> Result<&super::Connected, NotTaken> {
-        let connected = self.connections.get(&id).ok_or(NotTaken::SignedOut)?;
-        if connected.user.as_ref().is_none_or(|signed_in| signed_in.id != user) {
-            return Err(NotTaken::SignedOut);
-        }
+    fn check(&self, id: ConnectionId, user: UserId, facts: Generation) -> Result<&Connected, NotTaken> {
+        let connected = self.signed_in(id, user)?;
         if facts.0 == self.generation { Ok(connected) } else { Err(NotTaken::Outdated) }
+    }
+
+    /// A connection, if it is this user's.
+    pub(super) fn signed_in(&self, id: ConnectionId, user: UserId) -> Result<&Connected, NotTaken> {
+        let connected = self.connections.get(&id).ok_or(NotTaken::SignedOut)?;
+        let is_its = connected.user.as_ref().is_some_and(|signed_in| signed_in.id == user);
+        if is_its { Ok(connected) } else { Err(NotTaken::SignedOut) }
     }
 
     fn connections_of(&self, user: UserId) -> Vec<ConnectionId> {
@@ -234,13 +236,6 @@ impl State {
         if swarm.put(key, SwarmPeer { connection: id, complete }) {
             self.tell_watchers(listing, key);
         }
-    }
-
-    /// Tells every client that takes part in some swarm of a group.
-    fn tell_group(&self, group: GroupId, event: &Event) {
-        let of_group = |listing: &ListingId| self.swarms.get(listing).is_some_and(|swarm| swarm.group == group);
-        let concerned = self.connections.values().filter(|connected| connected.announced.iter().any(of_group));
-        concerned.for_each(|connected| connected.line.send(event.clone()));
     }
 
     fn leave(&mut self, id: ConnectionId, listing: ListingId) {
@@ -296,7 +291,7 @@ impl State {
             if keys.len() < MAX_PEERS && keys.insert(key) {
                 connected.n_pending += 1;
             }
-            connected.line.peers_changed.notify_one();
+            connected.line.changed.notify_one();
         }
     }
 }

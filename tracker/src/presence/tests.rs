@@ -1,7 +1,8 @@
 //! Sessions, swarms and leases, without sockets.
 
 use super::*;
-use mini_torrent_common::hash::GroupId;
+
+mod entering;
 
 const GROUP: GroupId = GroupId([1; 16]);
 const FILE: ListingId = ListingId(1);
@@ -21,12 +22,8 @@ fn presence() -> (Presence, Clock) {
 fn connect(presence: &Presence, id: u64, key: u8) -> Online {
     let (sender, events) = mpsc::channel(4);
     let (silence, close) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
-    let line = Line {
-        events: sender,
-        peers_changed: Arc::new(Notify::new()),
-        silence: Arc::clone(&silence),
-        close: close.clone(),
-    };
+    let line =
+        Line { events: sender, changed: Arc::new(Notify::new()), silence: Arc::clone(&silence), close: close.clone() };
     let address = SocketAddr::from(([10, 0, 0, key], 4000));
     let client = Client { key: PublicKey([key; 32]), address, peer_id: PeerId([key; 20]), agent: "test".into() };
     presence.connect(ConnectionId(id), client, line);
@@ -34,9 +31,14 @@ fn connect(presence: &Presence, id: u64, key: u8) -> Online {
 }
 
 fn sign_in(presence: &Presence, client: &Online, user: i64) -> Result<(), NotClaimed> {
-    presence.claim(client.id, UserId(user))?;
-    assert!(presence.confirm(client.id, UserId(user), format!("u{user}").parse().unwrap(), Sha256Hash([0; 32])));
+    presence.claim(client.id, UserId(user), false)?;
+    assert!(presence.confirm(client.id, named(user)));
     Ok(())
+}
+
+/// A user whose session has its own number.
+fn named(user: i64) -> SignedInUser {
+    SignedInUser { id: UserId(user), name: format!("u{user}").parse().unwrap(), session: SessionId(user) }
 }
 
 fn announce(presence: &Presence, client: &Online, user: i64, complete: bool) -> Result<(), NotTaken> {
@@ -60,7 +62,7 @@ fn a_session_bars_other_clients_while_live_and_for_thirty_seconds_more() {
     clock.advance(Duration::from_secs(90));
     let address = "10.0.0.1:4000".parse().unwrap();
     let age = Duration::from_secs(90);
-    assert_eq!(presence.claim(second.id, UserId(7)), Err(NotClaimed::Elsewhere { address, age }));
+    assert_eq!(presence.claim(second.id, UserId(7), false), Err(NotClaimed::Elsewhere { address, age }));
     presence.disconnect(first.id);
     clock.advance(limits::LOST_SESSION_GRACE - Duration::from_millis(1));
     assert!(sign_in(&presence, &second, 7).is_err());
@@ -69,6 +71,36 @@ fn a_session_bars_other_clients_while_live_and_for_thirty_seconds_more() {
     presence.disconnect(again.id);
     clock.advance(limits::LOST_SESSION_GRACE);
     assert!(sign_in(&presence, &second, 7).is_ok());
+}
+
+#[test]
+fn a_takeover_ends_the_other_clients_session_with_a_reason() {
+    let (presence, _clock) = presence();
+    let (mut first, second) = (connect(&presence, 1, 1), connect(&presence, 2, 2));
+    sign_in(&presence, &first, 7).unwrap();
+    announce(&presence, &first, 7, true).unwrap();
+    presence.claim(second.id, UserId(7), true).unwrap();
+    let reason = "taken over from 10.0.0.2:4000".into();
+    assert_eq!(first.events.try_recv(), Ok(Event::SessionEnded { reason }));
+    assert_eq!((counts(&presence), presence.user_of(first.id)), ((0, 0), None));
+    assert!(presence.confirm(second.id, named(7)));
+}
+
+#[test]
+fn a_session_that_ended_in_the_store_ends_here_and_no_other_does() {
+    let (presence, _clock) = presence();
+    let mut client = connect(&presence, 1, 1);
+    sign_in(&presence, &client, 7).unwrap();
+    presence.end_session(UserId(7), Some(SessionId(6)), "an older one");
+    presence.end_session(UserId(8), None, "another user's");
+    assert_eq!(presence.live_sessions(), [SessionId(7)]);
+    presence.end_session(UserId(7), Some(SessionId(7)), "why");
+    assert_eq!(client.events.try_recv(), Ok(Event::SessionEnded { reason: "why".into() }));
+    assert!(presence.user_of(client.id).is_none() && presence.live_sessions().is_empty());
+    // A session that is just beginning is ended, too.
+    presence.claim(client.id, UserId(7), false).unwrap();
+    presence.end_session(UserId(7), None, "locked");
+    assert!(!presence.confirm(client.id, named(7)));
 }
 
 #[test]
@@ -86,12 +118,12 @@ fn a_logout_frees_the_session_at_once() {
 fn a_claim_that_was_overtaken_or_disconnected_signs_nobody_in() {
     let (presence, _clock) = presence();
     let (old, new) = (connect(&presence, 1, 1), connect(&presence, 2, 1));
-    presence.claim(old.id, UserId(7)).unwrap();
-    presence.claim(new.id, UserId(7)).unwrap();
-    let confirm = |client: &Online| presence.confirm(client.id, UserId(7), "u".parse().unwrap(), Sha256Hash([0; 32]));
+    presence.claim(old.id, UserId(7), false).unwrap();
+    presence.claim(new.id, UserId(7), false).unwrap();
+    let confirm = |client: &Online| presence.confirm(client.id, named(7));
     assert!(!confirm(&old) && confirm(&new));
     presence.disconnect(old.id);
-    assert_eq!(presence.claim(old.id, UserId(7)), Err(NotClaimed::Disconnected));
+    assert_eq!(presence.claim(old.id, UserId(7), false), Err(NotClaimed::Disconnected));
     assert!(presence.user_of(new.id).is_some());
 }
 

@@ -35,4 +35,28 @@ impl Service {
         tracing::info!(%user, "account created");
         Ok(())
     }
+
+    /// Locks an account for the operator: it is signed out, its tickets are taken back, nobody signs in to it.
+    ///
+    /// # Errors
+    /// `no_such_user`.
+    pub(crate) async fn lock_user(&self, user: UserName) -> Result<()> {
+        let locked = self.store.lock_user(user.clone(), self.clock.wall_ms()).await;
+        let id = locked.map_err(|error| or(error, Refused::NoSuchUser, Refused::Internal))?;
+        self.presence.end_session(id, None, "the operator of the tracker has locked this account");
+        self.revoked.notify_one();
+        tracing::info!(%user, "account locked");
+        Ok(())
+    }
+
+    /// Lets a locked account sign in again.
+    ///
+    /// # Errors
+    /// `no_such_user`.
+    pub(crate) async fn unlock_user(&self, user: UserName) -> Result<()> {
+        let unlocked = self.store.unlock_user(user.clone()).await;
+        unlocked.map_err(|error| or(error, Refused::NoSuchUser, Refused::Internal))?;
+        tracing::info!(%user, "account unlocked");
+        Ok(())
+    }
 }

@@ -18,7 +18,7 @@ impl Service {
         }
         let id = GroupId(rand::rng().random());
         let created =
-            self.store.create_group(id, group.clone(), caller.user, self.clock.wall_ms(), domain::check_quota).await;
+            self.store.create_group(id, group.clone(), caller.actor(), self.clock.wall_ms(), domain::check_quota).await;
         created.map_err(|error| or(error, Refused::Internal, Refused::GroupExists))?;
         tracing::info!(user = %caller.name, %group, "group created");
         Ok(())
@@ -31,7 +31,7 @@ impl Service {
     pub(crate) async fn join_group(&self, caller: &Caller, group: GroupName) -> Result<()> {
         let rule = self.rule(Operation::Join);
         let at_ms = self.clock.wall_ms();
-        let requested = self.store.request_to_join(group, caller.user, at_ms, rule, domain::check_quota).await;
+        let requested = self.store.request_to_join(group, caller.actor(), at_ms, rule, domain::check_quota).await;
         let requested = requested.map_err(|error| or(error, Refused::NoSuchGroup, Refused::AlreadyRequested))?;
         tracing::info!(user = %caller.name, group = %requested.group, "asked to join");
         let event = Event::JoinRequested { group: requested.group, user: caller.name.clone() };
@@ -45,11 +45,13 @@ impl Service {
     /// `no_such_group`, `not_a_member`, `invalid_name` for the built-in group.
     pub(crate) async fn leave_group(&self, caller: &Caller, group: GroupName) -> Result<Left> {
         let rule = self.rule(Operation::Leave);
-        let departure = self.store.leave_group(group.clone(), caller.user, rule, domain::successor).await;
+        let at_ms = self.clock.wall_ms();
+        let departure = self.store.leave_group(group.clone(), caller.actor(), at_ms, rule, domain::successor).await;
         let departure = departure.map_err(no_such_group)?;
         if departure.left != Left::RequestWithdrawn {
             self.presence.end_listings(&departure.ended);
             self.presence.end_membership(caller.user, departure.group);
+            self.revoked.notify_one();
         }
         tracing::info!(user = %caller.name, %group, left = ?departure.left, "left");
         Ok(departure.left)
@@ -82,7 +84,7 @@ impl Service {
     ) -> Result<()> {
         let rule = self.rule(Operation::DecideRequests);
         let at_ms = self.clock.wall_ms();
-        let decided = self.store.decide_request(group, caller.user, user.clone(), accept, at_ms, rule).await;
+        let decided = self.store.decide_request(group, caller.actor(), user.clone(), accept, at_ms, rule).await;
         let decided = decided.map_err(no_such_group)?.ok_or(Refused::NoSuchRequest)?;
         tracing::info!(by = %caller.name, group = %decided.group, %user, accept, "join request decided");
         if accept {

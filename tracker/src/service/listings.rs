@@ -1,6 +1,6 @@
 //! Reading listings, and sharing listed files.
 
-use super::{Caller, Result, Service, no_such_file, permit};
+use super::{Caller, Result, Service, no_such_file, no_such_group, permit};
 use crate::domain::{self, Operation, Refused};
 use crate::store::{EndedShare, SharingFacts};
 use mini_torrent_common::control::{Listing, ListingId, PAGE_ROWS};
@@ -71,7 +71,7 @@ impl Service {
     pub(crate) async fn share(&self, caller: &Caller, listing: ListingId) -> Result<bool> {
         let rule = self.rule(Operation::ShareFiles);
         let at_ms = self.clock.wall_ms();
-        let added = self.store.add_share(listing, caller.user, at_ms, rule, domain::check_quota).await;
+        let added = self.store.add_share(listing, caller.actor(), at_ms, rule, domain::check_quota).await;
         let added = added.map_err(no_such_file)?;
         tracing::info!(user = %caller.name, listing = listing.0, added, "shares");
         Ok(added)
@@ -82,7 +82,7 @@ impl Service {
     /// # Errors
     /// `no_such_file`, `not_a_member`, `not_sharing`.
     pub(crate) async fn stop_share(&self, caller: &Caller, listing: ListingId) -> Result<()> {
-        let ended = self.store.end_share(listing, caller.user, self.rule(Operation::ShareFiles)).await;
+        let ended = self.store.end_share(listing, caller.actor(), self.rule(Operation::ShareFiles)).await;
         let ended = ended.map_err(no_such_file)?;
         match ended {
             EndedShare::WasNone => return Err(Refused::NotSharing),
@@ -90,6 +90,18 @@ impl Service {
             EndedShare::ListingEnded => self.presence.end_listings(&[listing]),
         }
         tracing::info!(user = %caller.name, listing = listing.0, ?ended, "stopped sharing");
+        Ok(())
+    }
+
+    /// Ends a listing for everybody, with all its shares.
+    ///
+    /// # Errors
+    /// `no_such_group`, `not_a_member`, `no_such_file`, `not_the_owner`.
+    pub(crate) async fn remove_file(&self, caller: &Caller, group: GroupName, file: FileName) -> Result<()> {
+        let removed = self.store.remove_file(caller.actor(), group.clone(), file.clone(), self.file_rule()).await;
+        let listing = removed.map_err(no_such_group)?;
+        self.presence.end_listings(&[listing]);
+        tracing::info!(by = %caller.name, %group, %file, listing = listing.0, "file removed");
         Ok(())
     }
 }

@@ -2,6 +2,8 @@
 //! nothing of connections beyond their number.
 
 mod accounts;
+mod admission;
+mod governing;
 mod groups;
 mod listings;
 mod sessions;
@@ -12,17 +14,18 @@ pub(crate) use uploads::Uploads;
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
-use crate::domain::{self, Operation, Refused, Standing};
+use crate::domain::{self, MemberOperation, Operation, Refused, Standing};
 use crate::limits;
 use crate::passwords::Passwords;
-use crate::presence::{Client, ConnectionId, Presence};
-use crate::store::{GroupStanding, Rule, Store, StoreError, UserId};
+use crate::presence::{Client, ConnectionId, Presence, SignedInUser};
+use crate::store::{Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, Store, StoreError, UserId};
+use crate::tickets::{TicketKeyError, Tickets};
 use mini_torrent_common::names::{GroupName, UserName};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 type Result<T> = std::result::Result<T, Refused>;
 
@@ -44,6 +47,9 @@ pub(crate) struct Service {
     clock: Clock,
     passwords: Passwords,
     backoff: Backoff,
+    tickets: Tickets,
+    /// Rung when the log of revocations has grown.
+    revoked: Notify,
     policy: Policy,
     staged_bytes: Arc<AtomicU64>,
     commits: Semaphore,
@@ -67,19 +73,30 @@ pub(crate) struct Caller {
     pub user: UserId,
     /// Its name.
     pub name: UserName,
+    /// Its session.
+    pub session: SessionId,
     /// The connection.
     pub connection: ConnectionId,
 }
 
+impl Caller {
+    /// As what the store knows it.
+    fn actor(&self) -> Actor {
+        Actor { user: self.user, session: self.session }
+    }
+}
+
 impl Service {
     /// Puts the parts together.
-    pub(crate) fn new(store: Store, clock: Clock, passwords: Passwords, policy: Policy) -> Self {
+    pub(crate) fn new(store: Store, clock: Clock, passwords: Passwords, tickets: Tickets, policy: Policy) -> Self {
         Self {
             store,
             presence: Presence::new(clock.clone()),
             backoff: Backoff::new(clock.clone()),
             clock,
             passwords,
+            tickets,
+            revoked: Notify::new(),
             policy,
             staged_bytes: Arc::default(),
             commits: Semaphore::new(limits::MAX_CONCURRENT_COMMITS),
@@ -106,14 +123,32 @@ impl Service {
     /// # Errors
     /// [`Refused::NotLoggedIn`].
     pub(crate) fn caller(&self, connection: ConnectionId) -> Result<Caller> {
-        let (user, name) = self.presence.user_of(connection).ok_or(Refused::NotLoggedIn)?;
-        Ok(Caller { user, name, connection })
+        let SignedInUser { id, name, session } = self.presence.user_of(connection).ok_or(Refused::NotLoggedIn)?;
+        Ok(Caller { user: id, name, session, connection })
     }
 
     /// The rule of an operation, to be asked inside a transaction.
     fn rule(&self, operation: Operation) -> Rule {
         let public_group = self.policy.public_group;
         Box::new(move |standing| permit(public_group, operation, standing))
+    }
+
+    /// The same for what is done to a member.
+    fn member_rule(&self, operation: MemberOperation) -> MemberRule {
+        let public_group = self.policy.public_group;
+        Box::new(move |standing, target| {
+            check_group_is_there(public_group, standing)?;
+            domain::permit_on_member(operation, standing, target)
+        })
+    }
+
+    /// The same for the removal of a file.
+    fn file_rule(&self) -> FileRule {
+        let public_group = self.policy.public_group;
+        Box::new(move |standing, file| {
+            check_group_is_there(public_group, standing)?;
+            domain::permit_file_removal(standing, file)
+        })
     }
 
     /// The group of this name, if the user may do this with it.
@@ -126,10 +161,12 @@ impl Service {
 
 /// The domain's rule, but for a built-in group that the operator took away.
 fn permit(public_group: bool, operation: Operation, standing: Standing) -> Result<()> {
-    match standing.built_in && !public_group {
-        true => Err(Refused::NoSuchGroup),
-        false => domain::permit(operation, standing),
-    }
+    check_group_is_there(public_group, standing)?;
+    domain::permit(operation, standing)
+}
+
+fn check_group_is_there(public_group: bool, standing: Standing) -> Result<()> {
+    if standing.built_in && !public_group { Err(Refused::NoSuchGroup) } else { Ok(()) }
 }
 
 fn no_such_group(error: StoreError) -> Refused {
@@ -153,6 +190,18 @@ fn or(error: StoreError, not_found: Refused, conflict: Refused) -> Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         or(error, Self::Internal, Self::Internal)
+    }
+}
+
+impl From<TicketKeyError> for Refused {
+    fn from(error: TicketKeyError) -> Self {
+        match error {
+            TicketKeyError::Store(error) => error.into(),
+            TicketKeyError::Cryptography(_) | TicketKeyError::Malformed => {
+                tracing::error!(%error, "tickets cannot be signed");
+                Self::Internal
+            }
+        }
     }
 }
 

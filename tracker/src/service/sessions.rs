@@ -1,51 +1,73 @@
 //! Signing in, resuming, signing out.
 
-use super::{Result, Service, Visitor, or};
+use super::{Caller, Result, Service, Visitor};
 use crate::domain::Refused;
 use crate::limits;
-use crate::presence::{ConnectionId, NotClaimed};
-use crate::store::{Account, Session};
+use crate::presence::{ConnectionId, NotClaimed, SignedInUser};
+use crate::store::{Account, NewSession, Resumption, ShownToken, UserId};
 use mini_torrent_common::address;
-use mini_torrent_common::control::SignedIn;
+use mini_torrent_common::control::{SessionRow, SignedIn};
 use mini_torrent_common::names::UserName;
 use mini_torrent_common::secret::{Password, SessionToken};
 use rand::RngExt;
 
 impl Service {
-    /// Signs a user in.
+    /// Signs a user in; with `takeover` the session of another client ends at once.
     ///
     /// # Errors
     /// `already_logged_in`, `wrong_credentials`, `rate_limited`.
-    pub(crate) async fn login(&self, visitor: &Visitor, user: UserName, password: Password) -> Result<SignedIn> {
+    pub(crate) async fn login(
+        &self,
+        visitor: &Visitor,
+        user: UserName,
+        password: Password,
+        takeover: bool,
+    ) -> Result<SignedIn> {
         if self.presence.user_of(visitor.connection).is_some() {
             return Err(Refused::AlreadyLoggedIn);
         }
         let account = self.authenticate(visitor, user, password).await?;
-        self.presence.claim(visitor.connection, account.id).map_err(|not_claimed| match not_claimed {
+        // Only who knows the password learns this.
+        if account.locked {
+            tracing::info!(user = %account.name, address = %visitor.source, "login to a locked account refused");
+            return Err(Refused::AccountLocked);
+        }
+        let claimed = self.presence.claim(visitor.connection, account.id, takeover);
+        claimed.map_err(|not_claimed| match not_claimed {
             NotClaimed::Elsewhere { address, age } => Refused::LoggedInElsewhere { address: address.to_string(), age },
             NotClaimed::Disconnected => Refused::SessionEnded,
         })?;
         let token = SessionToken::new(rand::rng().random());
+        let begun = match self.store.begin_session(self.new_session(visitor, account.id, &token)).await {
+            Ok(begun) => begun,
+            Err(error) => {
+                self.presence.sign_out(visitor.connection);
+                return Err(error.into());
+            }
+        };
+        if begun.revoked {
+            self.revoked.notify_one();
+        }
+        let user = SignedInUser { id: account.id, name: account.name.clone(), session: begun.id };
+        if !self.presence.confirm(visitor.connection, user) {
+            return Err(Refused::SessionEnded);
+        }
+        let (address, revoked) = (visitor.client.address, begun.revoked);
+        tracing::info!(user = %account.name, %address, takeover, new_client = revoked, "logged in");
+        Ok(SignedIn { user: account.name, token })
+    }
+
+    fn new_session(&self, visitor: &Visitor, user: UserId, token: &SessionToken) -> NewSession {
         let now_ms = self.clock.wall_ms();
-        let session = Session {
-            digest: token.digest(),
-            user: account.id,
+        NewSession {
+            user,
+            token: token.digest(),
             client_key: visitor.client.key,
             address: visitor.client.address.to_string(),
             agent: visitor.client.agent.clone(),
             since_ms: now_ms,
             expires_ms: now_ms + limits::SESSION_LIFE_MS,
-        };
-        let opened = self.store.open_session(session).await;
-        if let Err(error) = opened {
-            self.presence.sign_out(visitor.connection);
-            return Err(error.into());
         }
-        if !self.presence.confirm(visitor.connection, account.id, account.name.clone(), token.digest()) {
-            return Err(Refused::SessionEnded);
-        }
-        tracing::info!(user = %account.name, address = %visitor.client.address, "logged in");
-        Ok(SignedIn { user: account.name, token })
     }
 
     /// One answer and one cost for an unknown user and a wrong password.
@@ -77,36 +99,51 @@ impl Service {
         }
     }
 
-    /// Takes up a session on another connection of the same client.
+    /// Takes up a session on another connection of the same client; its token gets a successor.
     ///
     /// # Errors
-    /// `already_logged_in`; `session_ended` for a token that is unknown, expired, or another client's.
+    /// `already_logged_in`; `session_ended` for a token that is unknown, expired, used up, or another client's.
     pub(crate) async fn resume(&self, visitor: &Visitor, token: SessionToken) -> Result<SignedIn> {
         if self.presence.user_of(visitor.connection).is_some() {
             return Err(Refused::AlreadyLoggedIn);
         }
-        let digest = token.digest();
+        let successor = SessionToken::new(rand::rng().random());
         let now_ms = self.clock.wall_ms();
-        let (session, name) = self.store.session(digest).await?.ok_or(Refused::SessionEnded)?;
-        if session.client_key != visitor.client.key {
-            tracing::warn!(user = %name, address = %visitor.source, "a session token came from another client's key");
+        let shown = ShownToken {
+            token: token.digest(),
+            successor: successor.digest(),
+            client_key: visitor.client.key,
+            address: visitor.client.address.to_string(),
+            now_ms,
+            expires_ms: now_ms + limits::SESSION_LIFE_MS,
+        };
+        let (actor, name) = match self.store.resume_session(shown).await? {
+            Resumption::Resumed(actor, name) => (actor, name),
+            Resumption::Unknown => return Err(Refused::SessionEnded),
+            Resumption::OfAnotherClient(user) => {
+                tracing::warn!(%user, address = %visitor.source, "a session token came from another client's key");
+                return Err(Refused::SessionEnded);
+            }
+            Resumption::UsedUp(actor, user) => {
+                tracing::warn!(%user, address = %visitor.source, "a used-up session token was shown; session ended");
+                let reason = "somebody else may have a copy of this session; log in again";
+                self.presence.end_session(actor.user, Some(actor.session), reason);
+                return Err(Refused::SessionEnded);
+            }
+        };
+        // After the store: who is refused here shows the old token again, which is valid still.
+        self.presence.claim(visitor.connection, actor.user, false).map_err(|_| Refused::SessionEnded)?;
+        let user = SignedInUser { id: actor.user, name: name.clone(), session: actor.session };
+        if !self.presence.confirm(visitor.connection, user) {
             return Err(Refused::SessionEnded);
         }
-        if session.expires_ms <= now_ms {
-            return Err(Refused::SessionEnded);
-        }
-        self.presence.claim(visitor.connection, session.user).map_err(|_| Refused::SessionEnded)?;
-        let address = visitor.client.address.to_string();
-        let renewed = self.store.renew_session(digest, address, now_ms + limits::SESSION_LIFE_MS).await;
-        if let Err(error) = renewed {
+        // What ended the session before the connection was known to have it could not tell the connection.
+        if let Err(error) = self.store.check_session(actor).await {
             self.presence.sign_out(visitor.connection);
-            return Err(or(error, Refused::SessionEnded, Refused::Internal));
-        }
-        if !self.presence.confirm(visitor.connection, session.user, name.clone(), digest) {
-            return Err(Refused::SessionEnded);
+            return Err(error.into());
         }
         tracing::info!(user = %name, address = %visitor.client.address, "session resumed");
-        Ok(SignedIn { user: name, token })
+        Ok(SignedIn { user: name, token: successor })
     }
 
     /// Ends the session of a connection, with everything that it announced.
@@ -115,14 +152,47 @@ impl Service {
     /// `not_logged_in`.
     pub(crate) async fn logout(&self, connection: ConnectionId) -> Result<()> {
         let caller = self.caller(connection)?;
-        let digest = self.presence.session_of(connection).ok_or(Refused::NotLoggedIn)?;
         self.presence.sign_out(connection);
-        self.store.close_session(digest).await?;
+        self.store.end_session(caller.actor()).await?;
         tracing::info!(user = %caller.name, "logged out");
         Ok(())
     }
 
-    /// Prolongs the sessions of connected clients and drops those that have expired.
+    /// Ends every session of the caller's account, and takes its tickets back.
+    ///
+    /// # Errors
+    /// `session_ended`.
+    pub(crate) async fn logout_everywhere(&self, caller: &Caller) -> Result<()> {
+        self.store.end_everywhere(caller.actor(), self.clock.wall_ms()).await?;
+        self.presence.sign_out(caller.connection);
+        // Another connection may have taken the session up meanwhile.
+        self.presence.end_session(caller.user, None, "logged out everywhere");
+        self.revoked.notify_one();
+        tracing::info!(user = %caller.name, "logged out everywhere");
+        Ok(())
+    }
+
+    /// The caller's sessions, oldest first.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub(crate) async fn list_sessions(&self, caller: &Caller) -> Result<Vec<SessionRow>> {
+        let sessions = self.store.sessions(caller.user).await?.into_iter().map(|session| SessionRow {
+            current: session.id == caller.session,
+            address: session.address,
+            agent: session.agent,
+            since_ms: session.since_ms,
+        });
+        Ok(sessions.collect())
+    }
+
+    /// The store knows the caller's session no more, for it was ended by another tracker or a moment ago: the
+    /// connection is signed out.
+    pub(crate) fn forget_session(&self, caller: &Caller) {
+        self.presence.end_session(caller.user, Some(caller.session), &Refused::SessionEnded.to_string());
+    }
+
+    /// Prolongs the sessions of connected clients and drops what has expired.
     ///
     /// # Errors
     /// `store_unavailable`.

@@ -5,7 +5,7 @@ use crate::presence::Line;
 use mini_torrent_common::control::Event;
 use mini_torrent_common::hash::{GroupId, PeerId};
 use mini_torrent_common::secret::Password;
-use mini_torrent_common::tls::{Fingerprint, PublicKey};
+use mini_torrent_common::tls::{Identity, PublicKey};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -26,13 +26,13 @@ impl Stage {
     pub(crate) async fn with(change: impl FnOnce(Policy) -> Policy) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::open(directory.path()).unwrap();
-        let key = Fingerprint(mini_torrent_common::hash::Sha256Hash([1; 32]));
-        store.found(key, GroupId([0; 16]), 1).await.unwrap();
+        let identity = Identity::from_seed(&[1; 32]).unwrap();
+        store.found(identity.public().fingerprint(), GroupId([0; 16]), 1).await.unwrap();
         let clock = Clock::manual(1_000_000);
         let spool_directory = directory.path().into();
         let policy = change(Policy { registration_open: true, public_group: true, spool_directory });
         let passwords = Passwords::with_cost(8, 1).unwrap();
-        let service = Arc::new(Service::new(store, clock.clone(), passwords, policy));
+        let service = Arc::new(Service::new(store, clock.clone(), passwords, Tickets::new(identity), policy));
         Self { service, clock, _directory: directory }
     }
 
@@ -44,7 +44,7 @@ impl Stage {
             Client { key: PublicKey([byte; 32]), address, peer_id: PeerId([byte; 20]), agent: "t\u{1b}".into() };
         let line = Line {
             events: sender,
-            peers_changed: Arc::new(Notify::new()),
+            changed: Arc::new(Notify::new()),
             silence: Arc::new(AtomicU32::new(0)),
             close: CancellationToken::new(),
         };
@@ -57,7 +57,7 @@ impl Stage {
         let (visitor, events) = self.connect(id);
         let name: UserName = user.parse().unwrap();
         self.service.register(name.clone(), password(), visitor.source).await.unwrap();
-        self.service.login(&visitor, name, password()).await.unwrap();
+        self.service.login(&visitor, name, password(), false).await.unwrap();
         (self.service.caller(visitor.connection).unwrap(), events)
     }
 }
@@ -71,17 +71,17 @@ fn group() -> GroupName {
 }
 
 #[tokio::test]
-async fn a_session_lives_seven_days_after_its_last_use() {
+async fn a_session_is_renewed_by_its_use_and_lives_seven_days_after_it() {
     let stage = Stage::new().await;
     let (visitor, _events) = stage.connect(1);
     stage.service.register("bob".parse().unwrap(), password(), visitor.source).await.unwrap();
-    let signed_in = stage.service.login(&visitor, "bob".parse().unwrap(), password()).await.unwrap();
+    let mut signed_in = stage.service.login(&visitor, "bob".parse().unwrap(), password(), false).await.unwrap();
     let almost = Duration::from_millis(limits::SESSION_LIFE_MS - 1);
     for _ in 0..2 {
         stage.service.presence.disconnect(visitor.connection);
         stage.clock.advance(almost);
         let (visitor, _events) = stage.connect(1);
-        assert!(stage.service.resume(&visitor, signed_in.token.clone()).await.is_ok(), "renewed by its use");
+        signed_in = stage.service.resume(&visitor, signed_in.token).await.unwrap();
     }
     // A client that stays connected keeps its session without resuming it.
     stage.clock.advance(almost);
@@ -98,11 +98,11 @@ async fn a_later_login_ends_the_tokens_of_before() {
     let stage = Stage::new().await;
     let (first, _events) = stage.connect(1);
     stage.service.register("bob".parse().unwrap(), password(), first.source).await.unwrap();
-    let old = stage.service.login(&first, "bob".parse().unwrap(), password()).await.unwrap();
+    let old = stage.service.login(&first, "bob".parse().unwrap(), password(), false).await.unwrap();
     stage.service.presence.disconnect(first.connection);
     stage.clock.advance(limits::LOST_SESSION_GRACE);
     let (second, _events) = stage.connect(2);
-    stage.service.login(&second, "bob".parse().unwrap(), password()).await.unwrap();
+    stage.service.login(&second, "bob".parse().unwrap(), password(), false).await.unwrap();
     let (first, _events) = stage.connect(1);
     assert_eq!(stage.service.resume(&first, old.token).await, Err(Refused::SessionEnded));
 }
@@ -156,10 +156,67 @@ async fn an_address_that_fails_does_not_lock_the_owner_out_from_another() {
     let bob: UserName = "bob".parse().unwrap();
     stage.service.register(bob.clone(), password(), owner.source).await.unwrap();
     for _ in 0..limits::FREE_FAILURES {
-        let guess = stage.service.login(&guesser, bob.clone(), Password::new("guess".into())).await;
+        let guess = stage.service.login(&guesser, bob.clone(), Password::new("guess".into()), false).await;
         assert_eq!(guess, Err(Refused::WrongCredentials));
     }
-    let right = stage.service.login(&guesser, bob.clone(), password()).await;
+    let right = stage.service.login(&guesser, bob.clone(), password(), false).await;
     assert_eq!(right, Err(Refused::TooManyFailures { wait: Duration::from_secs(1) }));
-    assert!(stage.service.login(&owner, bob, password()).await.is_ok());
+    assert!(stage.service.login(&owner, bob, password(), false).await.is_ok());
+}
+
+/// A customer of IPv6 has a whole /64 to guess from.
+#[tokio::test]
+async fn an_ipv6_network_is_slowed_down_as_one() {
+    let stage = Stage::new().await;
+    let (visitor, _events) = stage.connect(1);
+    let guess = |address: &str| {
+        let visitor = Visitor { source: address.parse().unwrap(), ..visitor.clone() };
+        let service = Arc::clone(&stage.service);
+        async move { service.login(&visitor, "bob".parse().unwrap(), Password::new("guess".into()), false).await }
+    };
+    for n in 0..limits::FREE_FAILURES {
+        assert_eq!(guess(&format!("2001:db8:0:1::{n}")).await, Err(Refused::WrongCredentials));
+    }
+    let waits = Err(Refused::TooManyFailures { wait: Duration::from_secs(1) });
+    assert_eq!(guess("2001:db8:0:1:ffff::9").await, waits);
+    assert_eq!(guess("2001:db8:0:2::9").await, Err(Refused::WrongCredentials));
+}
+
+#[tokio::test]
+async fn who_owns_enough_groups_is_given_no_more() {
+    let stage = Stage::new().await;
+    let (olga, _events) = stage.member(1, "olga").await;
+    let (bob, _events) = stage.member(2, "bob").await;
+    for n in 0..limits::MAX_GROUPS_OWNED {
+        stage.service.create_group(&bob, format!("g{n}").parse().unwrap()).await.unwrap();
+    }
+    stage.service.create_group(&olga, group()).await.unwrap();
+    stage.service.join_group(&bob, group()).await.unwrap();
+    stage.service.decide_request(&olga, group(), bob.name.clone(), true).await.unwrap();
+    let given = stage.service.transfer_owner(&olga, group(), bob.name.clone()).await;
+    assert!(matches!(given, Err(Refused::QuotaExceeded { limit: limits::MAX_GROUPS_OWNED, .. })), "{given:?}");
+}
+
+/// The log is followed in its order, however late, and once.
+#[tokio::test]
+async fn members_hear_of_each_revocation_once_and_in_order() {
+    let stage = Stage::new().await;
+    let (olga, _events) = stage.member(1, "olga").await;
+    stage.service.create_group(&olga, group()).await.unwrap();
+    let id = stage.service.describe_group(&olga, group()).await.unwrap().id;
+    for (n, user) in (2..).zip(["bob", "eve"]) {
+        let (caller, _events) = stage.member(n, user).await;
+        stage.service.join_group(&caller, group()).await.unwrap();
+        stage.service.decide_request(&olga, group(), caller.name.clone(), true).await.unwrap();
+    }
+    let admission = stage.service.enter_group(&olga, PublicKey([1; 32]), id, 0).await.unwrap();
+    assert!(admission.revocations.is_empty());
+    for user in ["eve", "bob"] {
+        stage.service.remove_member(&olga, group(), user.parse().unwrap()).await.unwrap();
+    }
+    let last = stage.service.tell_revocations(0).await.unwrap();
+    let Some(Event::Revoked(log)) = stage.service.presence.take_revocations(olga.connection) else { panic!() };
+    assert_eq!(log.iter().map(|one| one.number).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(stage.service.tell_revocations(last).await, Ok(last));
+    assert_eq!(stage.service.presence.take_revocations(olga.connection), None);
 }

@@ -156,8 +156,9 @@ impl Service {
         let (raw, draft) = checked.await??;
         for _ in 0..MAX_ATTEMPTS {
             let at_ms = self.clock.wall_ms();
-            let new = NewListing { group, draft: draft.clone(), info: Arc::clone(&raw), uploader: caller.user, at_ms };
-            match self.store.list_file(new, self.rule(Operation::ShareFiles), domain::check_quota).await {
+            let new = NewListing { group, draft: draft.clone(), info: Arc::clone(&raw), at_ms };
+            let rule = self.rule(Operation::ShareFiles);
+            match self.store.list_file(caller.actor(), new, rule, domain::check_quota).await {
                 Ok(listing) => {
                     tracing::info!(user = %caller.name, file = %draft.name, listing = listing.0, "listed");
                     return Ok(listing);

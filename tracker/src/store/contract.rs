@@ -4,9 +4,13 @@
 use super::*;
 use crate::domain::{self, Quota, Refused, Standing};
 use mini_torrent_common::control::{INFO_PAGE_LENGTH, Left, ListingDraft, Role};
-use mini_torrent_common::hash::{InfoHash, Sha1Hash};
+use mini_torrent_common::hash::{InfoHash, Sha1Hash, Sha256Hash};
 use mini_torrent_common::tls::PublicKey;
 use std::sync::Arc;
+
+mod admission;
+mod governing;
+mod sessions;
 
 struct Opened {
     store: Store,
@@ -56,26 +60,46 @@ fn none(quota: Quota, n: u64) -> std::result::Result<(), Refused> {
     Err(Refused::QuotaExceeded { what: "things", limit: u64::from(quota == Quota::Groups) + n })
 }
 
-async fn users<const N: usize>(store: &Store, names: [&str; N]) -> [UserId; N] {
-    let mut ids = [UserId(0); N];
-    for (id, name) in ids.iter_mut().zip(names) {
-        *id = store.create_user(user_name(name), "hash".into(), 5).await.unwrap();
+/// A session of this user with a client whose key is made of this byte.
+fn session(user: UserId, key: u8, token: Sha256Hash) -> NewSession {
+    NewSession {
+        user,
+        token,
+        client_key: PublicKey([key; 32]),
+        address: "10.0.0.1:5".into(),
+        agent: "test".into(),
+        since_ms: 10,
+        expires_ms: 100,
     }
-    ids
+}
+
+/// New accounts, each signed in.
+async fn users<const N: usize>(store: &Store, names: [&str; N]) -> [Actor; N] {
+    let mut actors = [Actor { user: UserId(0), session: SessionId(0) }; N];
+    for (actor, name) in actors.iter_mut().zip(names) {
+        let user = store.create_user(user_name(name), "hash".into(), 5).await.unwrap();
+        let begun = store.begin_session(session(user, 1, Sha256Hash::of(name.as_bytes()))).await.unwrap();
+        *actor = Actor { user, session: begun.id };
+    }
+    actors
 }
 
 /// A group `Lab` of the first with the others as members.
-async fn members<const N: usize>(store: &Store, names: [&str; N]) -> [UserId; N] {
-    let ids = users(store, names).await;
-    store.create_group(LAB, lab(), ids[0], 6, plenty).await.unwrap();
-    for (id, name) in ids.iter().zip(names).skip(1) {
-        store.request_to_join(lab(), *id, 7, any(), plenty).await.unwrap();
-        store.decide_request(lab(), ids[0], user_name(name), true, 8, any()).await.unwrap().unwrap();
+async fn members<const N: usize>(store: &Store, names: [&str; N]) -> [Actor; N] {
+    let actors = users(store, names).await;
+    store.create_group(LAB, lab(), actors[0], 6, plenty).await.unwrap();
+    for (actor, name) in actors.iter().zip(names).skip(1) {
+        join(store, *actor, actors[0], name).await;
     }
-    ids
+    actors
 }
 
-fn new_listing(uploader: UserId, name: &str, info: Vec<u8>) -> NewListing {
+async fn join(store: &Store, actor: Actor, owner: Actor, name: &str) {
+    store.request_to_join(lab(), actor, 7, any(), plenty).await.unwrap();
+    store.decide_request(lab(), owner, user_name(name), true, 8, any()).await.unwrap().unwrap();
+}
+
+fn new_listing(name: &str, info: Vec<u8>) -> NewListing {
     let draft = ListingDraft {
         name: name.parse().unwrap(),
         size: u64::MAX >> 1,
@@ -84,15 +108,15 @@ fn new_listing(uploader: UserId, name: &str, info: Vec<u8>) -> NewListing {
         info_hash: InfoHash::of(&info),
         info_length: info.len() as u64,
     };
-    NewListing { group: LAB, draft, info: Arc::new(info), uploader, at_ms: 9 }
+    NewListing { group: LAB, draft, info: Arc::new(info), at_ms: 9 }
 }
 
-async fn list(store: &Store, uploader: UserId, name: &str) -> Result<ListingId> {
-    store.list_file(new_listing(uploader, name, vec![5; 10]), any(), plenty).await
+async fn list(store: &Store, uploader: Actor, name: &str) -> Result<ListingId> {
+    store.list_file(uploader, new_listing(name, vec![5; 10]), any(), plenty).await
 }
 
-async fn role(store: &Store, user: UserId) -> Option<Role> {
-    store.standing(lab(), user).await.unwrap().standing.role
+async fn role(store: &Store, actor: Actor) -> Option<Role> {
+    store.standing(lab(), actor.user).await.unwrap().standing.role
 }
 
 #[tokio::test]
@@ -101,51 +125,19 @@ async fn a_deployment_is_founded_once() {
     store.found(Fingerprint(Sha256Hash([2; 32])), GroupId([9; 16]), 2).await.unwrap();
     assert_eq!(store.deployment().await, Ok(Some(KEY)));
     let [bob] = users(&store, ["bob"]).await;
-    let public = store.standing("PUBLIC".parse().unwrap(), bob).await.unwrap();
+    let public = store.standing("PUBLIC".parse().unwrap(), bob.user).await.unwrap();
     assert_eq!((public.id, public.standing), (GroupId([0; 16]), Standing { role: Some(Role::Member), built_in: true }));
 }
 
 #[tokio::test]
 async fn user_names_are_unique_by_their_key_and_kept_as_written() {
     let opened = open().await;
-    let [bob] = users(&opened.store, ["Bob"]).await;
+    let [Actor { user: bob, .. }] = users(&opened.store, ["Bob"]).await;
     assert_eq!(opened.store.create_user(user_name("bOB"), "x".into(), 5).await, Err(StoreError::Conflict));
     let opened = opened.reopen().await;
     let account = opened.store.account(user_name("BOB")).await.unwrap().unwrap();
     assert_eq!((account.id, account.name.as_str(), account.password_hash.as_str()), (bob, "Bob", "hash"));
     assert!(opened.store.account(user_name("eve")).await.unwrap().is_none());
-}
-
-#[tokio::test]
-async fn a_user_has_one_session_that_is_renewed_ended_and_expires() {
-    let opened = open().await;
-    let [bob] = users(&opened.store, ["bob"]).await;
-    let session = |byte| Session {
-        digest: Sha256Hash([byte; 32]),
-        user: bob,
-        client_key: PublicKey([3; 32]),
-        address: "10.0.0.1:5".into(),
-        agent: "test".into(),
-        since_ms: 10,
-        expires_ms: 100,
-    };
-    let digest = |byte| Sha256Hash([byte; 32]);
-    opened.store.open_session(session(1)).await.unwrap();
-    opened.store.open_session(session(2)).await.unwrap();
-    let opened = opened.reopen().await;
-    assert_eq!(opened.store.session(digest(1)).await, Ok(None), "the later one replaces it");
-    assert_eq!(opened.store.session(digest(2)).await, Ok(Some((session(2), user_name("bob")))));
-    assert_eq!(opened.store.renew_session(digest(1), String::new(), 1).await, Err(StoreError::NotFound));
-    opened.store.renew_session(digest(2), "10.0.0.2:5".into(), 200).await.unwrap();
-    opened.store.keep_sessions(vec![], 199, 0).await.unwrap();
-    assert_eq!(opened.store.session(digest(2)).await.unwrap().unwrap().0.expires_ms, 200);
-    opened.store.keep_sessions(vec![digest(2)], 300, 400).await.unwrap();
-    assert_eq!(opened.store.session(digest(2)).await.unwrap().unwrap().0.expires_ms, 400, "live ones are kept");
-    opened.store.keep_sessions(vec![], 400, 0).await.unwrap();
-    assert_eq!(opened.store.session(digest(2)).await, Ok(None));
-    opened.store.open_session(session(3)).await.unwrap();
-    opened.store.close_session(digest(3)).await.unwrap();
-    assert_eq!(opened.store.session(digest(3)).await, Ok(None));
 }
 
 #[tokio::test]
@@ -159,9 +151,13 @@ async fn a_request_is_pending_once_and_then_a_membership() {
         store.create_group(GroupId([8; 16]), "art".parse().unwrap(), bob, 6, none).await,
         Err(StoreError::Refused(Refused::QuotaExceeded { .. }))
     ));
-    assert_eq!(store.standing("art".parse().unwrap(), bob).await, Err(StoreError::NotFound), "nothing was written");
+    assert_eq!(
+        store.standing("art".parse().unwrap(), bob.user).await,
+        Err(StoreError::NotFound),
+        "nothing was written"
+    );
     let requested = store.request_to_join(lab(), bob, 7, any(), plenty).await.unwrap();
-    assert_eq!((requested.group, requested.deciders), (lab(), vec![olga]));
+    assert_eq!((requested.group, requested.deciders), (lab(), vec![olga.user]));
     assert_eq!(store.request_to_join(lab(), bob, 7, any(), plenty).await, Err(StoreError::Conflict));
     assert_eq!(role(&store, bob).await, Some(Role::Pending));
     store.request_to_join(lab(), eve, 8, any(), plenty).await.unwrap();
@@ -174,14 +170,14 @@ async fn a_request_is_pending_once_and_then_a_membership() {
     assert_eq!(refused, Err(StoreError::Refused(Refused::NotAMember)));
     assert_eq!(role(&store, bob).await, Some(Role::Pending));
     let decided = store.decide_request(lab(), olga, user_name("BOB"), true, 9, any()).await;
-    assert_eq!(decided, Ok(Some(Decided { group: lab(), user: bob })));
+    assert_eq!(decided, Ok(Some(Decided { group: lab(), user: bob.user })));
     assert_eq!(store.decide_request(lab(), olga, user_name("bob"), true, 9, any()).await, Ok(None));
     store.decide_request(lab(), olga, user_name("eve"), false, 9, any()).await.unwrap();
     assert_eq!((role(&store, bob).await, role(&store, eve).await), (Some(Role::Member), None));
-    let rows = store.groups(None, 10, bob).await.unwrap();
+    let rows = store.groups(None, 10, bob.user).await.unwrap();
     let shown: Vec<_> = rows.iter().map(|row| (row.name.as_str(), row.n_members, row.role)).collect();
     assert_eq!(shown, [("Lab", 2, Some(Role::Member)), ("public", 3, Some(Role::Member))]);
-    assert_eq!(store.groups(Some(lab()), 1, bob).await.unwrap()[0].name.as_str(), "public");
+    assert_eq!(store.groups(Some(lab()), 1, bob.user).await.unwrap()[0].name.as_str(), "public");
 }
 
 #[tokio::test]
@@ -190,7 +186,7 @@ async fn the_last_one_out_removes_the_group_and_its_number_is_gone() {
     let [olga, bob, eve] = members(&store, ["olga", "bob", "eve"]).await;
     let listing = list(&store, bob, "a").await.unwrap();
     store.add_share(listing, eve, 9, any(), plenty).await.unwrap();
-    let leave = |user| store.leave_group(lab(), user, any(), domain::successor);
+    let leave = |actor| store.leave_group(lab(), actor, 9, any(), domain::successor);
     let departure = leave(olga).await.unwrap();
     assert_eq!((departure.left, departure.ended), (Left::OwnerIsNow(user_name("bob")), vec![]));
     let departure = leave(bob).await.unwrap();
@@ -199,7 +195,7 @@ async fn the_last_one_out_removes_the_group_and_its_number_is_gone() {
     store.request_to_join(lab(), bob, 7, any(), plenty).await.unwrap();
     let departure = leave(eve).await.unwrap();
     assert_eq!((departure.left, departure.ended), (Left::GroupRemoved, vec![listing]));
-    assert_eq!(store.standing(lab(), bob).await, Err(StoreError::NotFound));
+    assert_eq!(store.standing(lab(), bob.user).await, Err(StoreError::NotFound));
     store.create_group(GroupId([8; 16]), lab(), bob, 9, plenty).await.unwrap();
     assert_eq!(store.listings(GroupId([8; 16]), None, 10).await, Ok(vec![]));
 }
@@ -210,7 +206,7 @@ async fn a_withdrawn_request_is_no_departure() {
     let [_olga] = members(&store, ["olga"]).await;
     let [bob] = users(&store, ["bob"]).await;
     store.request_to_join(lab(), bob, 7, any(), plenty).await.unwrap();
-    let departure = store.leave_group(lab(), bob, any(), domain::successor).await.unwrap();
+    let departure = store.leave_group(lab(), bob, 9, any(), domain::successor).await.unwrap();
     assert_eq!(departure.left, Left::RequestWithdrawn);
     assert_eq!(role(&store, bob).await, None);
 }
@@ -220,16 +216,16 @@ async fn a_file_is_listed_with_its_info_and_first_share_or_not_at_all() {
     let opened = open().await;
     let [olga, bob] = members(&opened.store, ["olga", "bob"]).await;
     let info: Vec<u8> = (0..INFO_PAGE_LENGTH * 2 + 3).map(|n| u8::try_from(n % 251).unwrap()).collect();
-    let refused = opened.store.list_file(new_listing(olga, "a", info.clone()), no(), plenty).await;
+    let refused = opened.store.list_file(olga, new_listing("a", info.clone()), no(), plenty).await;
     assert_eq!(refused, Err(StoreError::Refused(Refused::NotAMember)));
-    assert!(opened.store.list_file(new_listing(olga, "a", info.clone()), any(), none).await.is_err());
-    let listing = opened.store.list_file(new_listing(olga, "a", info.clone()), any(), plenty).await.unwrap();
+    assert!(opened.store.list_file(olga, new_listing("a", info.clone()), any(), none).await.is_err());
+    let listing = opened.store.list_file(olga, new_listing("a", info.clone()), any(), plenty).await.unwrap();
     assert_eq!(list(&opened.store, bob, "A").await, Err(StoreError::Conflict));
 
     let opened = opened.reopen().await;
     let store = &opened.store;
     let found = store.listing_named(LAB, "A".parse().unwrap()).await.unwrap().unwrap();
-    let expected = new_listing(olga, "a", info.clone()).draft;
+    let expected = new_listing("a", info.clone()).draft;
     assert_eq!((found.id, found.draft, found.uploader.as_str(), found.at_ms), (listing, expected, "olga", 9));
     for (offset, length) in [
         (0, INFO_PAGE_LENGTH),
@@ -244,9 +240,9 @@ async fn a_file_is_listed_with_its_info_and_first_share_or_not_at_all() {
         assert!(page == info[offset.min(info.len())..][..length]);
     }
     assert_eq!(store.info_page(listing, u64::MAX).await, Ok(vec![]));
-    let facts = store.sharing(olga, vec![listing, ListingId(999)]).await.unwrap();
+    let facts = store.sharing(olga.user, vec![listing, ListingId(999)]).await.unwrap();
     assert_eq!((facts.len(), facts[0].shares, facts[0].standing.role), (1, true, Some(Role::Owner)));
-    assert!(!store.sharing(bob, vec![listing]).await.unwrap()[0].shares);
+    assert!(!store.sharing(bob.user, vec![listing]).await.unwrap()[0].shares);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The store: everything durable. Each method is one transaction; a write is on the disk before its answer.
 //!
 //! The store holds atomicity and no policy: where a decision depends on what the transaction finds, the caller
-//! passes the rule. The method list is what another database would have to offer; `contract` tests it.
+//! passes the rule. Who writes as a client is an [`Actor`], whose session the transaction checks: without it the
+//! write is refused with `session_ended`. The method list is what another database would have to offer;
+//! `contract` tests it.
 
 mod records;
 mod sqlite;
@@ -9,12 +11,13 @@ mod sqlite;
 pub(crate) use records::*;
 pub(crate) use sqlite::OpenError;
 
-use mini_torrent_common::control::{GroupRow, JoinRequest, Listing, ListingId};
-use mini_torrent_common::hash::{GroupId, Sha256Hash};
+use mini_torrent_common::control::{GroupRow, JoinRequest, Listing, ListingId, Role};
+use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
+use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::tls::Fingerprint;
 use serde_json::Value;
-use sqlite::{Database, accounts, export, groups, listings};
+use sqlite::{Database, accounts, export, governing, groups, listings, revocations, sessions, tickets};
 use std::path::Path;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -58,29 +61,77 @@ impl Store {
         self.database.read(move |tx| accounts::account(tx, &name)).await
     }
 
-    /// Begins a session and ends all others of the user.
-    pub(crate) async fn open_session(&self, session: Session) -> Result<()> {
-        self.database.write(move |tx| accounts::open_session(tx, &session)).await
+    /// Locks an account and ends its sessions and tickets. No such account: `NotFound`.
+    pub(crate) async fn lock_user(&self, name: UserName, at_ms: u64) -> Result<UserId> {
+        self.database.write(move |tx| accounts::lock(tx, &name, at_ms)).await
     }
 
-    /// The session of this token, with the user's name.
-    pub(crate) async fn session(&self, digest: Sha256Hash) -> Result<Option<(Session, UserName)>> {
-        self.database.read(move |tx| accounts::session(tx, digest)).await
+    /// Lets an account sign in again. No such account: `NotFound`.
+    pub(crate) async fn unlock_user(&self, name: UserName) -> Result<UserId> {
+        self.database.write(move |tx| accounts::unlock(tx, &name)).await
     }
 
-    /// Prolongs a session, now used from `address`. Gone: `NotFound`.
-    pub(crate) async fn renew_session(&self, digest: Sha256Hash, address: String, expires_ms: u64) -> Result<()> {
-        self.database.write(move |tx| accounts::renew_session(tx, digest, &address, expires_ms)).await
+    /// Begins a session and ends all others of the user. Another client's key than at the last time revokes the
+    /// account's tickets. A locked account: refused.
+    pub(crate) async fn begin_session(&self, session: NewSession) -> Result<BegunSession> {
+        self.database.write(move |tx| sessions::begin(tx, &session)).await
     }
 
-    /// Ends a session.
-    pub(crate) async fn close_session(&self, digest: Sha256Hash) -> Result<()> {
-        self.database.write(move |tx| accounts::close_session(tx, digest)).await
+    /// Takes up the session of a token, which gets a successor.
+    pub(crate) async fn resume_session(&self, shown: ShownToken) -> Result<Resumption> {
+        self.database.write(move |tx| sessions::resume(tx, &shown)).await
     }
 
-    /// Prolongs the sessions of connected clients and drops all that have expired.
-    pub(crate) async fn keep_sessions(&self, live: Vec<Sha256Hash>, now_ms: u64, expires_ms: u64) -> Result<()> {
-        self.database.write(move |tx| accounts::keep_sessions(tx, &live, now_ms, expires_ms)).await
+    /// Whether a session still is. Over: refused.
+    pub(crate) async fn check_session(&self, actor: Actor) -> Result<()> {
+        self.database.read(move |tx| sessions::check(tx, actor)).await
+    }
+
+    /// A user's sessions, oldest first.
+    pub(crate) async fn sessions(&self, user: UserId) -> Result<Vec<Session>> {
+        self.database.read(move |tx| sessions::all(tx, user)).await
+    }
+
+    /// Ends the actor's session.
+    pub(crate) async fn end_session(&self, actor: Actor) -> Result<()> {
+        self.database.write(move |tx| sessions::end(tx, actor)).await
+    }
+
+    /// Ends all sessions and tickets of the actor's account.
+    pub(crate) async fn end_everywhere(&self, actor: Actor, at_ms: u64) -> Result<()> {
+        self.database.write(move |tx| sessions::end_everywhere(tx, actor, at_ms)).await
+    }
+
+    /// Prolongs the sessions of connected clients and drops sessions and revocations that have had their time.
+    pub(crate) async fn keep_sessions(&self, live: Vec<SessionId>, now_ms: u64, expires_ms: u64) -> Result<()> {
+        self.database.write(move |tx| sessions::keep(tx, &live, now_ms, expires_ms)).await
+    }
+
+    /// The key to sign tickets with, which is `draft` only when there is no other. Old ones are dropped.
+    pub(crate) async fn ticket_key(&self, draft: StoredTicketKey, now_ms: u64) -> Result<StoredTicketKey> {
+        self.database.write(move |tx| tickets::ticket_key(tx, draft, now_ms)).await
+    }
+
+    /// What the actor's ticket for a group says, and the first page of the revocations behind `after`. No such
+    /// group: `NotFound`; whether the actor may have it is the caller's to decide.
+    pub(crate) async fn admission(
+        &self,
+        actor: Actor,
+        group: GroupId,
+        after: u64,
+        now_ms: u64,
+    ) -> Result<AdmissionFacts> {
+        self.database.read(move |tx| tickets::admission(tx, actor, group, after, now_ms)).await
+    }
+
+    /// The number of the latest revocation.
+    pub(crate) async fn last_revocation(&self) -> Result<u64> {
+        self.database.read(|tx| revocations::last_number(tx)).await
+    }
+
+    /// Revocations behind `after`, in order.
+    pub(crate) async fn revocations(&self, after: u64, limit: usize) -> Result<Vec<Revocation>> {
+        self.database.read(move |tx| revocations::all(tx, after, limit)).await
     }
 
     /// Creates a group with its owner as the first member. Another one of the name: `Conflict`.
@@ -88,7 +139,7 @@ impl Store {
         &self,
         id: GroupId,
         name: GroupName,
-        owner: UserId,
+        owner: Actor,
         at_ms: u64,
         quota: QuotaRule,
     ) -> Result<()> {
@@ -109,12 +160,12 @@ impl Store {
     pub(crate) async fn request_to_join(
         &self,
         group: GroupName,
-        user: UserId,
+        actor: Actor,
         at_ms: u64,
         rule: Rule,
         quota: QuotaRule,
     ) -> Result<Requested> {
-        self.database.write(move |tx| groups::request(tx, &group, user, at_ms, &rule, quota)).await
+        self.database.write(move |tx| groups::request(tx, &group, actor, at_ms, &rule, quota)).await
     }
 
     /// Pending requests behind `after`, in order of arrival, and where the next page begins.
@@ -132,7 +183,7 @@ impl Store {
     pub(crate) async fn decide_request(
         &self,
         group: GroupName,
-        actor: UserId,
+        actor: Actor,
         subject: UserName,
         accept: bool,
         at_ms: u64,
@@ -146,11 +197,48 @@ impl Store {
     pub(crate) async fn leave_group(
         &self,
         group: GroupName,
-        user: UserId,
+        actor: Actor,
+        at_ms: u64,
         rule: Rule,
         succession: Succession,
     ) -> Result<Departure> {
-        self.database.write(move |tx| groups::leave(tx, &group, user, &rule, succession)).await
+        self.database.write(move |tx| groups::leave(tx, &group, actor, at_ms, &rule, succession)).await
+    }
+
+    /// Ends another user's membership with its shares. No such group: `NotFound`.
+    pub(crate) async fn remove_member(
+        &self,
+        actor: Actor,
+        group: GroupName,
+        subject: UserName,
+        at_ms: u64,
+        rule: MemberRule,
+    ) -> Result<Governed> {
+        self.database.write(move |tx| governing::remove_member(tx, actor, &group, &subject, at_ms, &rule)).await
+    }
+
+    /// Makes a member an admin, or else a member. No such group: `NotFound`.
+    pub(crate) async fn set_role(
+        &self,
+        actor: Actor,
+        group: GroupName,
+        subject: UserName,
+        role: Role,
+        rule: MemberRule,
+    ) -> Result<Governed> {
+        self.database.write(move |tx| governing::set_role(tx, actor, &group, &subject, role, &rule)).await
+    }
+
+    /// Makes a member the owner, and the actor an admin. No such group: `NotFound`.
+    pub(crate) async fn transfer_owner(
+        &self,
+        actor: Actor,
+        group: GroupName,
+        subject: UserName,
+        rule: MemberRule,
+        quota: QuotaRule,
+    ) -> Result<Governed> {
+        self.database.write(move |tx| governing::transfer_owner(tx, actor, &group, &subject, &rule, quota)).await
     }
 
     /// Listings of a group behind `after`, sorted by name.
@@ -184,25 +272,42 @@ impl Store {
 
     /// Lists a file with its uploader as the first sharer. No such group: `NotFound`; the name is taken:
     /// `Conflict`.
-    pub(crate) async fn list_file(&self, new: NewListing, rule: Rule, quota: QuotaRule) -> Result<ListingId> {
-        self.database.write(move |tx| listings::list(tx, &new, &rule, quota)).await
+    pub(crate) async fn list_file(
+        &self,
+        actor: Actor,
+        new: NewListing,
+        rule: Rule,
+        quota: QuotaRule,
+    ) -> Result<ListingId> {
+        self.database.write(move |tx| listings::list(tx, actor, &new, &rule, quota)).await
     }
 
     /// Makes a user a sharer; `false` if it was one. No such listing: `NotFound`.
     pub(crate) async fn add_share(
         &self,
         listing: ListingId,
-        user: UserId,
+        actor: Actor,
         at_ms: u64,
         rule: Rule,
         quota: QuotaRule,
     ) -> Result<bool> {
-        self.database.write(move |tx| listings::add_share(tx, listing, user, at_ms, &rule, quota)).await
+        self.database.write(move |tx| listings::add_share(tx, listing, actor, at_ms, &rule, quota)).await
     }
 
     /// Ends a share; the listing goes with its last one. No such listing: `NotFound`.
-    pub(crate) async fn end_share(&self, listing: ListingId, user: UserId, rule: Rule) -> Result<EndedShare> {
-        self.database.write(move |tx| listings::end_share(tx, listing, user, &rule)).await
+    pub(crate) async fn end_share(&self, listing: ListingId, actor: Actor, rule: Rule) -> Result<EndedShare> {
+        self.database.write(move |tx| listings::end_share(tx, listing, actor, &rule)).await
+    }
+
+    /// Ends a listing with all its shares. No such group: `NotFound`.
+    pub(crate) async fn remove_file(
+        &self,
+        actor: Actor,
+        group: GroupName,
+        file: FileName,
+        rule: FileRule,
+    ) -> Result<ListingId> {
+        self.database.write(move |tx| listings::remove_file(tx, actor, &group, &file, &rule)).await
     }
 
     /// What a user is to each of these listings; those that are gone are left out.

@@ -1,18 +1,45 @@
 //! What goes into the store and what comes out of it.
 
-use crate::domain::{Candidate, Quota, Refused, Standing};
+use crate::domain::{Candidate, ListedFile, Quota, Refused, Standing, Target};
 use mini_torrent_common::control::{Left, ListingDraft, ListingId};
 use mini_torrent_common::hash::{GroupId, Sha256Hash};
 use mini_torrent_common::names::{GroupName, UserName};
-use mini_torrent_common::tls::PublicKey;
+use mini_torrent_common::revocation::Revocation;
+use mini_torrent_common::ticket::AccountId;
+use mini_torrent_common::tls::{PublicKey, SEED_LENGTH};
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// The number of an account. Never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct UserId(pub i64);
 
+impl UserId {
+    /// The form in which members know it.
+    pub(crate) fn account(self) -> AccountId {
+        AccountId(self.0.cast_unsigned())
+    }
+}
+
+/// The number of a session. Never reused, so it is the generation that a write belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionId(pub i64);
+
+/// Who writes. The write checks in its transaction that the session still is, and is the user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Actor {
+    /// The account.
+    pub user: UserId,
+    /// Its session.
+    pub session: SessionId,
+}
+
 /// A rule of the domain that a transaction asks before it writes.
 pub(crate) type Rule = Box<dyn Fn(Standing) -> Result<(), Refused> + Send>;
+/// The same for what an actor does to another user of the group.
+pub(crate) type MemberRule = Box<dyn Fn(Standing, Target) -> Result<(), Refused> + Send>;
+/// The same for what an actor does to a file; none is listed under the name for `None`.
+pub(crate) type FileRule = Box<dyn Fn(Standing, Option<ListedFile>) -> Result<(), Refused> + Send>;
 /// How much of something a user may have.
 pub(crate) type QuotaRule = fn(Quota, u64) -> Result<(), Refused>;
 /// Who follows an owner that leaves.
@@ -44,25 +71,109 @@ pub(crate) struct Account {
     pub name: UserName,
     /// The PHC string.
     pub password_hash: String,
+    /// Whether the operator has locked it.
+    pub locked: bool,
 }
 
-/// A session as it is kept.
+/// A session that begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Session {
-    /// SHA-256 of the token.
-    pub digest: Sha256Hash,
+pub(crate) struct NewSession {
     /// Whose it is.
     pub user: UserId,
+    /// SHA-256 of its first token.
+    pub token: Sha256Hash,
     /// The only client that may use it.
     pub client_key: PublicKey,
-    /// Where the client was.
+    /// Where the client is.
+    pub address: String,
+    /// The client's program.
+    pub agent: String,
+    /// When it begins, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// When it ends unless it is used.
+    pub expires_ms: u64,
+}
+
+/// A session that began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BegunSession {
+    /// Its number.
+    pub id: SessionId,
+    /// Whether the account's earlier tickets were revoked, because another client signed in last.
+    pub revoked: bool,
+}
+
+/// A token that a client shows to take up its session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ShownToken {
+    /// SHA-256 of the token.
+    pub token: Sha256Hash,
+    /// SHA-256 of the token that follows it.
+    pub successor: Sha256Hash,
+    /// The client's key.
+    pub client_key: PublicKey,
+    /// Where the client is.
+    pub address: String,
+    /// The time, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// When the session ends unless it is used again.
+    pub expires_ms: u64,
+}
+
+/// What a shown token is good for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Resumption {
+    /// The session goes on, with the successor as its token.
+    Resumed(Actor, UserName),
+    /// There is no such session, or it has expired.
+    Unknown,
+    /// The session is another client's; nothing was changed.
+    OfAnotherClient(UserName),
+    /// The token's successor has been used, so somebody holds a copy: the session was ended.
+    UsedUp(Actor, UserName),
+}
+
+/// A session that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Session {
+    /// Its number.
+    pub id: SessionId,
+    /// Where its client was when it signed in or resumed last.
     pub address: String,
     /// The client's program.
     pub agent: String,
     /// When it began, in milliseconds since the Unix epoch.
     pub since_ms: u64,
-    /// When it ends unless it is used.
-    pub expires_ms: u64,
+}
+
+/// A key that signs tickets, as it is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct StoredTicketKey {
+    /// The public half.
+    pub key: PublicKey,
+    /// The secret.
+    pub seed: Zeroizing<[u8; SEED_LENGTH]>,
+    /// From when on it signs, in milliseconds since the Unix epoch.
+    pub from_ms: u64,
+    /// Until when it signs.
+    pub use_until_ms: u64,
+    /// Until when its tickets may be valid.
+    pub until_ms: u64,
+    /// The deployment's word for it.
+    pub endorsement: Vec<u8>,
+}
+
+/// What a ticket says, and whom its holder must refuse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AdmissionFacts {
+    /// What the user is to the group.
+    pub standing: Standing,
+    /// The epoch of its membership; 0 for the built-in group and for who is no member.
+    pub member_epoch: u64,
+    /// The account's epoch.
+    pub account_epoch: u64,
+    /// Revocations of the group and of all groups, in the order of their numbers.
+    pub revocations: Vec<Revocation>,
 }
 
 /// A group and what a user is to it.
@@ -105,6 +216,19 @@ pub(crate) struct Departure {
     pub ended: Vec<ListingId>,
 }
 
+/// A member who was removed, or whose role was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Governed {
+    /// The group's number.
+    pub group: GroupId,
+    /// The group's name, as its creator wrote it.
+    pub group_name: GroupName,
+    /// The member.
+    pub user: UserId,
+    /// The listings that went with their last sharer.
+    pub ended: Vec<ListingId>,
+}
+
 /// A file to be listed.
 pub(crate) struct NewListing {
     /// The group.
@@ -113,8 +237,6 @@ pub(crate) struct NewListing {
     pub draft: ListingDraft,
     /// The raw `info` dictionary.
     pub info: Arc<Vec<u8>>,
-    /// Who lists it, and shares it first.
-    pub uploader: UserId,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: u64,
 }

@@ -1,6 +1,7 @@
 //! A tracker in this process and a client that speaks raw messages.
 
 use crate::clock::Clock;
+use crate::service::Service;
 use crate::start::{Config, Tracker};
 use futures_util::{SinkExt, StreamExt};
 use mini_torrent_common::control::*;
@@ -8,6 +9,7 @@ use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
 use mini_torrent_common::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
 use mini_torrent_common::metainfo::{Info, PieceHashes};
+use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::secret::{Password, SessionToken};
 use mini_torrent_common::tls::{self, Identity};
 use std::collections::VecDeque;
@@ -28,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct TestTracker {
     pub(super) address: SocketAddr,
     pub(super) clock: Clock,
+    pub(super) service: Arc<Service>,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
 }
@@ -42,14 +45,36 @@ impl TestTracker {
         let (address, clock) = (listener.local_addr().unwrap(), config.clock.clone());
         let shutdown = CancellationToken::new();
         let tracker = Tracker::open(config).await.unwrap();
+        let service = tracker.service();
         let server = tokio::spawn(tracker.serve(listener, shutdown.clone()));
-        Self { address, clock, shutdown, server }
+        Self { address, clock, service, shutdown, server }
     }
 
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
         patiently(self.server).await.unwrap();
     }
+}
+
+/// Clients of these users, with keys made of 1, 2 and so on, in a group `lab` of the first.
+pub(super) async fn lab(tracker: &TestTracker, members: &[&str]) -> Vec<TestClient> {
+    let mut clients: Vec<TestClient> = Vec::new();
+    for (key, user) in (1..).zip(members) {
+        let (mut client, _) = TestClient::signed_in(tracker.address, key, user).await;
+        match clients.first_mut() {
+            None => client.done(Request::CreateGroup { group: "lab".parse().unwrap() }).await,
+            Some(owner) => join(&mut client, owner, user).await,
+        }
+        clients.push(client);
+    }
+    clients
+}
+
+/// Makes a user a member of `lab`.
+pub(super) async fn join(client: &mut TestClient, owner: &mut TestClient, user: &str) {
+    let group = || "lab".parse().unwrap();
+    client.done(Request::JoinGroup { group: group() }).await;
+    owner.done(Request::AcceptRequest { group: group(), user: user.parse().unwrap() }).await;
 }
 
 pub(super) async fn patiently<T>(work: impl Future<Output = T>) -> T {
@@ -99,12 +124,39 @@ impl TestClient {
     }
 
     pub(super) async fn login(&mut self, user: &str) -> Result<SessionToken, ErrorCode> {
-        let login = Request::Login { user: user.parse().unwrap(), password: password(user) };
-        match self.ask(login).await {
-            Ok(Response::SignedIn(session)) => Ok(session.token),
-            Ok(other) => panic!("unexpected {other:?}"),
-            Err(refusal) => Err(refusal.code),
+        self.sign_in(login(user)).await
+    }
+
+    /// Takes a session up; what comes back is its next token.
+    pub(super) async fn resume(&mut self, token: &SessionToken) -> Result<SessionToken, ErrorCode> {
+        self.sign_in(Request::Resume { token: token.clone() }).await
+    }
+
+    async fn sign_in(&mut self, request: Request) -> Result<SessionToken, ErrorCode> {
+        match self.call(request).await? {
+            Response::SignedIn(session) => Ok(session.token),
+            other => panic!("unexpected {other:?}"),
         }
+    }
+
+    /// Enters a group.
+    pub(super) async fn enter(&mut self, group: GroupId, after: u64) -> Result<Admission, ErrorCode> {
+        match self.call(Request::EnterGroup { group, after }).await? {
+            Response::Admission(admission) => Ok(admission),
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+
+    /// Revocations that were pushed, until there are so many.
+    pub(super) async fn revoked(&mut self, n: usize) -> Vec<Revocation> {
+        let mut all = Vec::new();
+        while all.len() < n {
+            match self.event_that(|event| matches!(event, Event::Revoked(_))).await {
+                Event::Revoked(some) => all.extend(some),
+                other => panic!("unexpected {other:?}"),
+            }
+        }
+        all
     }
 
     pub(super) async fn send(&mut self, body: Request) -> u32 {
@@ -142,6 +194,14 @@ impl TestClient {
     /// The next event of a swarm.
     pub(super) async fn peers_event(&mut self) -> Event {
         self.event_that(|event| matches!(event, Event::Peers { .. })).await
+    }
+
+    /// Revocations among the events that came with earlier answers.
+    pub(super) fn revoked_already(&mut self) -> Option<Vec<Revocation>> {
+        self.events.iter().find_map(|event| match event {
+            Event::Revoked(log) => Some(log.clone()),
+            _ => None,
+        })
     }
 
     /// The next event of a kind; those before it are forgotten.
@@ -198,6 +258,10 @@ pub(super) fn refused<T>(code: ErrorCode) -> Result<T, ErrorCode> {
 
 pub(super) fn password(user: &str) -> Password {
     Password::new(format!("password of {user}"))
+}
+
+pub(super) fn login(user: &str) -> Request {
+    Request::Login { user: user.parse().unwrap(), password: password(user), takeover: false }
 }
 
 pub(super) fn create_user(user: &str) -> Request {

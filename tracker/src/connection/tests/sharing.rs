@@ -7,24 +7,6 @@ use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::tls::Identity;
 use std::time::{Duration, Instant};
 
-async fn lab(tracker: &TestTracker, members: &[&str]) -> Vec<TestClient> {
-    let mut clients: Vec<TestClient> = Vec::new();
-    for (index, user) in members.iter().enumerate() {
-        let key = u8::try_from(index + 1).unwrap();
-        let (mut client, _) = TestClient::signed_in(tracker.address, key, user).await;
-        let group = || "lab".parse().unwrap();
-        match clients.first_mut() {
-            None => client.done(Request::CreateGroup { group: group() }).await,
-            Some(owner) => {
-                client.done(Request::JoinGroup { group: group() }).await;
-                owner.done(Request::AcceptRequest { group: group(), user: user.parse().unwrap() }).await;
-            }
-        }
-        clients.push(client);
-    }
-    clients
-}
-
 fn announce(listing: ListingId, presence: Presence) -> Request {
     Request::Announce { announcements: vec![Announcement { listing, presence }] }
 }
@@ -201,13 +183,14 @@ async fn ten_thousand_announcements_are_taken_in_a_second() {
 
 /// Lists files through a second store on the same directory, many at a time.
 async fn fill(directory: &std::path::Path, group: mini_torrent_common::hash::GroupId, n_files: u64) {
-    use crate::store::{NewListing, Store};
+    use crate::store::{Actor, NewListing, Store};
     let store = Store::open(directory).unwrap();
-    let olga = store.account("olga".parse().unwrap()).await.unwrap().unwrap().id;
+    let user = store.account("olga".parse().unwrap()).await.unwrap().unwrap().id;
+    let olga = Actor { user, session: store.sessions(user).await.unwrap()[0].id };
     let listed = (0..n_files).map(|n| {
         let (raw, draft) = made_up(Some(group), &format!("file{n}"), 5);
-        let new = NewListing { group, draft, info: raw.into(), uploader: olga, at_ms: n };
-        store.list_file(new, Box::new(|_| Ok(())), |_, _| Ok(()))
+        let new = NewListing { group, draft, info: raw.into(), at_ms: n };
+        store.list_file(olga, new, Box::new(|_| Ok(())), |_, _| Ok(()))
     });
     for listing in futures_util::future::join_all(listed).await {
         listing.unwrap();

@@ -1,10 +1,10 @@
-//! The deployment, accounts and sessions.
+//! The deployment and its accounts.
 
-use super::{Result, row};
-use crate::store::{Account, Session, StoreError, UserId};
+use super::{Result, revocations, row, sessions};
+use crate::store::{Account, StoreError, UserId};
 use mini_torrent_common::hash::{GroupId, Sha256Hash};
 use mini_torrent_common::names::{PUBLIC_GROUP, UserName};
-use mini_torrent_common::tls::{Fingerprint, PublicKey};
+use mini_torrent_common::tls::Fingerprint;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 pub(in crate::store) fn deployment(tx: &Transaction<'_>) -> Result<Option<Fingerprint>> {
@@ -34,78 +34,34 @@ pub(in crate::store) fn create_user(
 }
 
 pub(in crate::store) fn account(tx: &Transaction<'_>, name: &UserName) -> Result<Option<Account>> {
-    let mut query = tx.prepare_cached("SELECT id, name, password_hash FROM users WHERE name_key = ?1")?;
+    let mut query = tx.prepare_cached("SELECT id, name, password_hash, locked FROM users WHERE name_key = ?1")?;
     let account = query.query_row([name.key()], |row| {
-        Ok(Account { id: UserId(row.get(0)?), name: row::name(row, 1)?, password_hash: row.get(2)? })
+        let (id, name) = (UserId(row.get(0)?), row::name(row, 1)?);
+        Ok(Account { id, name, password_hash: row.get(2)?, locked: row.get(3)? })
     });
     Ok(account.optional()?)
 }
 
-pub(in crate::store) fn open_session(tx: &Connection, session: &Session) -> Result<()> {
-    tx.prepare_cached("DELETE FROM sessions WHERE user_id = ?1")?.execute([session.user.0])?;
-    tx.prepare_cached(
-        "INSERT INTO sessions (token_digest, user_id, client_key, address, agent, since_ms, expires_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-    )?
-    .execute(params![
-        session.digest.as_bytes(),
-        session.user.0,
-        session.client_key.0,
-        session.address,
-        session.agent,
-        session.since_ms.cast_signed(),
-        session.expires_ms.cast_signed(),
-    ])?;
-    Ok(())
-}
-
-pub(in crate::store) fn session(tx: &Transaction<'_>, digest: Sha256Hash) -> Result<Option<(Session, UserName)>> {
-    let mut query = tx.prepare_cached(
-        "SELECT s.user_id, s.client_key, s.address, s.agent, s.since_ms, s.expires_ms, u.name
-         FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.token_digest = ?1",
-    )?;
-    let session = query.query_row([digest.as_bytes()], |row| {
-        let session = Session {
-            digest,
-            user: UserId(row.get(0)?),
-            client_key: PublicKey(row::bytes(row, 1)?),
-            address: row.get(2)?,
-            agent: row.get(3)?,
-            since_ms: row::unsigned(row, 4)?,
-            expires_ms: row::unsigned(row, 5)?,
-        };
-        Ok((session, row::name(row, 6)?))
-    });
-    Ok(session.optional()?)
-}
-
-pub(in crate::store) fn renew_session(
-    tx: &Connection,
-    digest: Sha256Hash,
-    address: &str,
-    expires_ms: u64,
-) -> Result<()> {
-    let n = tx
-        .prepare_cached("UPDATE sessions SET address = ?2, expires_ms = ?3 WHERE token_digest = ?1")?
-        .execute(params![digest.as_bytes(), address, expires_ms.cast_signed()])?;
-    if n == 0 { Err(StoreError::NotFound) } else { Ok(()) }
-}
-
-pub(in crate::store) fn close_session(tx: &Connection, digest: Sha256Hash) -> Result<()> {
-    tx.prepare_cached("DELETE FROM sessions WHERE token_digest = ?1")?.execute([digest.as_bytes()])?;
-    Ok(())
-}
-
-pub(in crate::store) fn keep_sessions(
-    tx: &Connection,
-    live: &[Sha256Hash],
-    now_ms: u64,
-    expires_ms: u64,
-) -> Result<()> {
-    let mut renew = tx.prepare_cached("UPDATE sessions SET expires_ms = ?2 WHERE token_digest = ?1")?;
-    for digest in live {
-        renew.execute(params![digest.as_bytes(), expires_ms.cast_signed()])?;
+/// Locks an account: its sessions and tickets end. One that is locked already stays as it is.
+pub(in crate::store) fn lock(tx: &Connection, name: &UserName, at_ms: u64) -> Result<UserId> {
+    let place = revocations::take_place(tx)?;
+    let (user, was_locked) = set_locked(tx, name, true)?;
+    if !was_locked {
+        revocations::revoke_account(tx, &place, user, at_ms)?;
+        sessions::end_all(tx, user)?;
     }
-    tx.prepare_cached("DELETE FROM sessions WHERE expires_ms <= ?1")?.execute([now_ms.cast_signed()])?;
-    Ok(())
+    Ok(user)
+}
+
+pub(in crate::store) fn unlock(tx: &Connection, name: &UserName) -> Result<UserId> {
+    Ok(set_locked(tx, name, false)?.0)
+}
+
+/// The account, and whether it was locked before.
+fn set_locked(tx: &Connection, name: &UserName, locked: bool) -> Result<(UserId, bool)> {
+    let mut query = tx.prepare_cached("SELECT id, locked FROM users WHERE name_key = ?1")?;
+    let found: Option<(i64, bool)> = query.query_row([name.key()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let (user, was_locked) = found.ok_or(StoreError::NotFound)?;
+    tx.prepare_cached("UPDATE users SET locked = ?2 WHERE id = ?1")?.execute(params![user, locked])?;
+    Ok((UserId(user), was_locked))
 }

@@ -1,8 +1,10 @@
 //! Groups, members and join requests.
 
-use super::{Result, listings, row};
+use super::{Result, governing, revocations, row, sessions};
 use crate::domain::{Candidate, Quota, Standing};
-use crate::store::{Decided, Departure, GroupStanding, QuotaRule, Requested, Rule, StoreError, Succession, UserId};
+use crate::store::{
+    Actor, Decided, Departure, GroupStanding, QuotaRule, Requested, Rule, StoreError, Succession, UserId,
+};
 use mini_torrent_common::control::{GroupRow, JoinRequest, Left, Role};
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{GroupName, UserName};
@@ -12,16 +14,23 @@ pub(in crate::store) fn create(
     tx: &Connection,
     id: GroupId,
     name: &GroupName,
-    owner: UserId,
+    owner: Actor,
     at_ms: u64,
     quota: QuotaRule,
 ) -> Result<()> {
-    let n_owned: i64 =
-        tx.prepare_cached("SELECT COUNT(*) FROM groups WHERE owner_id = ?1")?.query_row([owner.0], |row| row.get(0))?;
+    sessions::check(tx, owner)?;
+    let owner = owner.user;
+    let n_owned = n_owned(tx, owner)?;
     tx.prepare_cached("INSERT INTO groups (id, name, name_key, owner_id, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![id.as_bytes(), name.as_str(), name.key(), owner.0, at_ms.cast_signed()])?;
-    quota(Quota::Groups, n_owned.cast_unsigned() + 1)?;
+    quota(Quota::Groups, n_owned + 1)?;
     add_member(tx, id, owner, row::OWNER, at_ms)
+}
+
+/// How many groups a user owns.
+pub(super) fn n_owned(tx: &Connection, owner: UserId) -> Result<u64> {
+    let mut query = tx.prepare_cached("SELECT COUNT(*) FROM groups WHERE owner_id = ?1")?;
+    Ok(query.query_row([owner.0], |row| row::unsigned(row, 0))?)
 }
 
 /// The epoch comes from a counter of the group that only grows, so one who comes back has a greater one.
@@ -96,11 +105,13 @@ pub(in crate::store) fn page(
 pub(in crate::store) fn request(
     tx: &Connection,
     group: &GroupName,
-    user: UserId,
+    actor: Actor,
     at_ms: u64,
     rule: &Rule,
     quota: QuotaRule,
 ) -> Result<Requested> {
+    sessions::check(tx, actor)?;
+    let user = actor.user;
     let found = standing(tx, group, user)?;
     rule(found.standing)?;
     let n_pending: i64 = tx
@@ -140,13 +151,14 @@ pub(in crate::store) fn requests(
 pub(in crate::store) fn decide(
     tx: &Connection,
     group: &GroupName,
-    actor: UserId,
+    actor: Actor,
     subject: &UserName,
     accept: bool,
     at_ms: u64,
     rule: &Rule,
 ) -> Result<Option<Decided>> {
-    let found = standing(tx, group, actor)?;
+    sessions::check(tx, actor)?;
+    let found = standing(tx, group, actor.user)?;
     rule(found.standing)?;
     let request: Option<(i64, i64)> = tx
         .prepare_cached(
@@ -166,10 +178,14 @@ pub(in crate::store) fn decide(
 pub(in crate::store) fn leave(
     tx: &Connection,
     group: &GroupName,
-    user: UserId,
+    actor: Actor,
+    at_ms: u64,
     rule: &Rule,
     succession: Succession,
 ) -> Result<Departure> {
+    let place = revocations::take_place(tx)?;
+    sessions::check(tx, actor)?;
+    let user = actor.user;
     let found = standing(tx, group, user)?;
     rule(found.standing)?;
     if found.standing.role == Some(Role::Pending) {
@@ -177,9 +193,7 @@ pub(in crate::store) fn leave(
             .execute(params![found.id.as_bytes(), user.0])?;
         return Ok(Departure { group: found.id, left: Left::RequestWithdrawn, ended: Vec::new() });
     }
-    tx.prepare_cached("DELETE FROM members WHERE group_id = ?1 AND user_id = ?2")?
-        .execute(params![found.id.as_bytes(), user.0])?;
-    let ended = listings::end_shares_in(tx, found.id, user)?;
+    let ended = governing::end_membership(tx, &place, found.id, user, at_ms)?;
     let left = match found.standing.role {
         Some(Role::Owner) => succeed(tx, found.id, succession)?,
         _ => Left::Member,
@@ -205,12 +219,7 @@ fn succeed(tx: &Connection, group: GroupId, succession: Succession) -> Result<Le
         }
         return Ok(Left::GroupRemoved);
     };
-    tx.prepare_cached("UPDATE groups SET owner_id = ?2 WHERE id = ?1")?.execute(params![group.as_bytes(), heir.0])?;
-    tx.prepare_cached("UPDATE members SET role = ?3 WHERE group_id = ?1 AND user_id = ?2")?.execute(params![
-        group.as_bytes(),
-        heir.0,
-        row::OWNER
-    ])?;
+    governing::put_owner(tx, group, heir)?;
     let mut query = tx.prepare_cached("SELECT name FROM users WHERE id = ?1")?;
     Ok(Left::OwnerIsNow(query.query_row([heir.0], |row| row::name(row, 0))?))
 }

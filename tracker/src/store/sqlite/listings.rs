@@ -4,9 +4,9 @@
 //! (`BEGIN IMMEDIATE`); a database with row locks takes that row's lock at the same place, so that the last
 //! sharer's leaving and a new share cannot cross.
 
-use super::{Result, groups, row};
-use crate::domain::{Quota, Standing};
-use crate::store::{EndedShare, NewListing, QuotaRule, Rule, SharingFacts, StoreError, UserId};
+use super::{Result, groups, row, sessions};
+use crate::domain::{ListedFile, Quota, Standing};
+use crate::store::{Actor, EndedShare, FileRule, NewListing, QuotaRule, Rule, SharingFacts, StoreError, UserId};
 use mini_torrent_common::control::{INFO_PAGE_LENGTH, Listing, ListingDraft, ListingId, Role};
 use mini_torrent_common::hash::{GroupId, InfoHash, Sha1Hash, Sha256Hash};
 use mini_torrent_common::names::{FileName, GroupName};
@@ -89,11 +89,19 @@ pub(in crate::store) fn info_page(tx: &Connection, listing: ListingId, offset: u
     Ok(chunk.optional()?.unwrap_or_default())
 }
 
-pub(in crate::store) fn list(tx: &Connection, new: &NewListing, rule: &Rule, quota: QuotaRule) -> Result<ListingId> {
-    rule(groups::standing_in(tx, new.group, new.uploader)?)?;
+pub(in crate::store) fn list(
+    tx: &Connection,
+    actor: Actor,
+    new: &NewListing,
+    rule: &Rule,
+    quota: QuotaRule,
+) -> Result<ListingId> {
+    sessions::check(tx, actor)?;
+    let uploader = actor.user;
+    rule(groups::standing_in(tx, new.group, uploader)?)?;
     let (n_listings, n_bytes): (i64, i64) = tx
         .prepare_cached("SELECT COUNT(*), COALESCE(SUM(info_length), 0) FROM listings WHERE uploader_id = ?1")?
-        .query_row([new.uploader.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        .query_row([uploader.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
     quota(Quota::Listings, n_listings.cast_unsigned() + 1)?;
     quota(Quota::MetadataBytes, n_bytes.cast_unsigned() + new.info.len() as u64)?;
     let draft = &new.draft;
@@ -111,7 +119,7 @@ pub(in crate::store) fn list(tx: &Connection, new: &NewListing, rule: &Rule, quo
         draft.sha256.as_bytes(),
         draft.info_hash.as_bytes(),
         draft.info_length.cast_signed(),
-        new.uploader.0,
+        uploader.0,
         new.at_ms.cast_signed(),
     ])?;
     let id = tx.last_insert_rowid();
@@ -120,7 +128,7 @@ pub(in crate::store) fn list(tx: &Connection, new: &NewListing, rule: &Rule, quo
     for (index, chunk) in (0_i64..).zip(new.info.chunks(INFO_PAGE_LENGTH)) {
         insert.execute(params![id, index, chunk])?;
     }
-    insert_share(tx, id, new.uploader, new.at_ms, quota)?;
+    insert_share(tx, id, uploader, new.at_ms, quota)?;
     Ok(ListingId(id.cast_unsigned()))
 }
 
@@ -144,11 +152,13 @@ fn insert_share(tx: &Connection, listing: i64, user: UserId, at_ms: u64, quota: 
 pub(in crate::store) fn add_share(
     tx: &Connection,
     listing: ListingId,
-    user: UserId,
+    actor: Actor,
     at_ms: u64,
     rule: &Rule,
     quota: QuotaRule,
 ) -> Result<bool> {
+    sessions::check(tx, actor)?;
+    let user = actor.user;
     let group = take_row(tx, listing)?;
     rule(groups::standing_in(tx, group, user)?)?;
     insert_share(tx, listing.0.cast_signed(), user, at_ms, quota)
@@ -157,9 +167,11 @@ pub(in crate::store) fn add_share(
 pub(in crate::store) fn end_share(
     tx: &Connection,
     listing: ListingId,
-    user: UserId,
+    actor: Actor,
     rule: &Rule,
 ) -> Result<EndedShare> {
+    sessions::check(tx, actor)?;
+    let user = actor.user;
     let group = take_row(tx, listing)?;
     rule(groups::standing_in(tx, group, user)?)?;
     let n = tx
@@ -174,6 +186,33 @@ pub(in crate::store) fn end_share(
         )?
         .execute([listing.0.cast_signed()])?;
     Ok(if n == 0 { EndedShare::Ended } else { EndedShare::ListingEnded })
+}
+
+/// Ends a listing for everybody, as the rule allows.
+pub(in crate::store) fn remove_file(
+    tx: &Connection,
+    actor: Actor,
+    group: &GroupName,
+    file: &FileName,
+    rule: &FileRule,
+) -> Result<ListingId> {
+    sessions::check(tx, actor)?;
+    let found = groups::standing(tx, group, actor.user)?;
+    let listed = tx
+        .prepare_cached(
+            "SELECT l.id, l.uploader_id = ?3,
+                 EXISTS (SELECT 1 FROM shares s WHERE s.listing_id = l.id AND s.user_id <> ?3)
+             FROM listings l WHERE l.group_id = ?1 AND l.name_key = ?2",
+        )?
+        .query_row(params![found.id.as_bytes(), file.key(), actor.user.0], |row| {
+            let file = ListedFile { is_uploader: row.get(1)?, has_other_sharers: row.get(2)? };
+            Ok((row::unsigned(row, 0)?, file))
+        })
+        .optional()?;
+    rule(found.standing, listed.map(|(_, file)| file))?;
+    let (id, _) = listed.ok_or(StoreError::NotFound)?;
+    tx.prepare_cached("DELETE FROM listings WHERE id = ?1")?.execute([id.cast_signed()])?;
+    Ok(ListingId(id))
 }
 
 /// Ends a user's shares in a group and returns the listings that went with their last one.

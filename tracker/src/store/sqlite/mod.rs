@@ -2,9 +2,13 @@
 
 pub(super) mod accounts;
 pub(super) mod export;
+pub(super) mod governing;
 pub(super) mod groups;
 pub(super) mod listings;
+pub(super) mod revocations;
 mod row;
+pub(super) mod sessions;
+pub(super) mod tickets;
 mod writer;
 
 use super::StoreError;
@@ -158,6 +162,38 @@ mod tests {
             .unwrap();
         let error = Database::open(&path).err().unwrap();
         assert!(matches!(error, OpenError::Newer { found: 9999, .. }) && error.to_string().contains("9999"), "{error}");
+    }
+
+    /// Who was signed in before the update is so afterwards, with the same token and key.
+    #[tokio::test]
+    async fn sessions_of_the_first_schema_are_carried_over() {
+        use crate::store::{ShownToken, UserId};
+        use mini_torrent_common::hash::Sha256Hash;
+        use mini_torrent_common::tls::PublicKey;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tracker.db");
+        let mut connection = connect(&path).unwrap();
+        embedded::migrations::runner().set_target(refinery::Target::Version(1)).run(&mut connection).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO users VALUES (3, 'bob', 'bob', 'hash', 1), (5, 'eve', 'eve', 'hash', 1);
+                 INSERT INTO sessions VALUES (zeroblob(32), 3, zeroblob(32), 'a', 'b', 10, 100);",
+            )
+            .unwrap();
+        drop(connection);
+        let database = Database::open(&path).unwrap();
+        let [token, successor] = [0, 1].map(|byte| Sha256Hash([byte; 32]));
+        let (address, client_key) = (String::new(), PublicKey([0; 32]));
+        let shown = ShownToken { token, successor, client_key, address, now_ms: 50, expires_ms: 200 };
+        let resumed = database.write(move |tx| sessions::resume(tx, &shown)).await.unwrap();
+        assert!(matches!(resumed, crate::store::Resumption::Resumed(actor, _) if actor.user == UserId(3)));
+        let keys = database.read(|tx| {
+            let mut query = tx.prepare("SELECT client_key, epoch, locked FROM users ORDER BY id")?;
+            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+            Ok(rows.collect::<rusqlite::Result<Vec<(Option<Vec<u8>>, i64, bool)>>>()?)
+        });
+        assert_eq!(keys.await.unwrap(), [(Some(vec![0; 32]), 1, false), (None, 1, false)]);
+        database.close().await;
     }
 
     #[test]

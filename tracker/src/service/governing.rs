@@ -1,0 +1,50 @@
+//! What owners and admins do to members.
+
+use super::{Caller, Result, Service, no_such_group};
+use crate::domain::{self, MemberOperation};
+use mini_torrent_common::control::{Event, Role};
+use mini_torrent_common::names::{GroupName, UserName};
+
+impl Service {
+    /// Ends a membership: its shares, its presence in the group's swarms, and its tickets.
+    ///
+    /// # Errors
+    /// `no_such_group`, `not_a_member`, `not_the_owner`, `no_such_user`, `usage` for the caller itself.
+    pub(crate) async fn remove_member(&self, caller: &Caller, group: GroupName, user: UserName) -> Result<()> {
+        let (rule, at_ms) = (self.member_rule(MemberOperation::Remove), self.clock.wall_ms());
+        let removed = self.store.remove_member(caller.actor(), group, user.clone(), at_ms, rule).await;
+        let removed = removed.map_err(no_such_group)?;
+        self.presence.end_listings(&removed.ended);
+        self.presence.end_membership(removed.user, removed.group);
+        self.revoked.notify_one();
+        tracing::info!(by = %caller.name, group = %removed.group_name, %user, "member removed");
+        let event = Event::RemovedFromGroup { id: removed.group, group: removed.group_name };
+        self.presence.notify(&[removed.user], &event);
+        Ok(())
+    }
+
+    /// Makes a member an admin, or an admin a member.
+    ///
+    /// # Errors
+    /// `no_such_group`, `not_a_member`, `not_the_owner`, `no_such_user`, `usage` for another role or the owner.
+    pub(crate) async fn set_role(&self, caller: &Caller, group: GroupName, user: UserName, role: Role) -> Result<()> {
+        let rule = self.member_rule(MemberOperation::SetRole(role));
+        let set = self.store.set_role(caller.actor(), group, user.clone(), role, rule).await;
+        let group = set.map_err(no_such_group)?.group_name;
+        tracing::info!(by = %caller.name, %group, %user, role = role.as_str(), "role set");
+        Ok(())
+    }
+
+    /// Makes a member the owner; the caller becomes an admin.
+    ///
+    /// # Errors
+    /// `no_such_group`, `not_a_member`, `not_the_owner`, `no_such_user`, `quota_exceeded`, `usage` for the caller.
+    pub(crate) async fn transfer_owner(&self, caller: &Caller, group: GroupName, user: UserName) -> Result<()> {
+        let rule = self.member_rule(MemberOperation::MakeOwner);
+        let transferred =
+            self.store.transfer_owner(caller.actor(), group, user.clone(), rule, domain::check_quota).await;
+        let group = transferred.map_err(no_such_group)?.group_name;
+        tracing::info!(by = %caller.name, %group, %user, "ownership transferred");
+        Ok(())
+    }
+}
