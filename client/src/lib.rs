@@ -4,6 +4,7 @@
 //! `link` keeps a control connection to a tracker; each `torrent` drives one engine with `peer`
 //! connections and `disk` files; `command` is what users say and `output` what they read.
 
+mod admission;
 mod command;
 mod disk;
 mod error;

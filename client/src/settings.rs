@@ -46,6 +46,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ORDER", env = "MINI_TORRENT_PIECE_ORDER")]
     piece_order: Option<Order>,
 
+    /// Neither encrypt nor prove anything between peers, to measure what that costs; on loopback only
+    #[arg(long, hide = true)]
+    plain_peers: bool,
+
     /// Read settings from this TOML file
     #[arg(long, value_name = "FILE", env = "MINI_TORRENT_CONFIG")]
     config: Option<PathBuf>,
@@ -94,6 +98,8 @@ pub(crate) struct Settings {
     pub(crate) verbose: bool,
     pub(crate) fail_fast: bool,
     pub(crate) piece_order: PieceOrder,
+    /// Peers neither encrypt nor prove their keys.
+    pub(crate) plain_peers: bool,
 }
 
 /// Why the client cannot start: exit status 2.
@@ -126,6 +132,10 @@ impl Settings {
             Some(dir) => dir,
             None => default_data_dir(arguments.listen.port())?,
         };
+        if arguments.plain_peers && !arguments.listen.ip().is_loopback() {
+            let text = "--plain-peers is for measuring on loopback; listen on 127.0.0.1";
+            return Err(StartError::new(ErrorCode::Usage, text));
+        }
         let order = arguments.piece_order.or(file.piece_order).unwrap_or(Order::Rarest);
         Ok(Self {
             listen: arguments.listen,
@@ -140,6 +150,7 @@ impl Settings {
                 Order::Random => PieceOrder::Random,
                 Order::Sequential => PieceOrder::Sequential,
             },
+            plain_peers: arguments.plain_peers,
         })
     }
 }

@@ -12,12 +12,13 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Admissions;
 use crate::command::{Context, Hashings};
 use crate::identity::{LockedDir, draw_peer_id, load_identity, lock_data_dir};
 use crate::link::{Link, LinkPlan};
 use crate::node::{Node, NodeInlets, NodePlan};
 use crate::output::{Notice, Output, PromptPrinter};
-use crate::peer::Listener;
+use crate::peer::{Listener, Opener, Security};
 use crate::settings::{Settings, StartError};
 use crate::shell::{Ended, Shell};
 use crate::state::State;
@@ -48,6 +49,7 @@ struct Opened {
 
 /// Runs the client; returns its exit status.
 pub(crate) fn run(settings: Settings) -> Result<u8, StartError> {
+    keep_memory_private();
     let opened = open(&settings)?;
     let _log = log::start(&settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -90,6 +92,15 @@ fn open(settings: &Settings) -> Result<Opened, StartError> {
     };
     let identity = load_identity(&settings.data_dir)?;
     Ok(Opened { listener, identity, state, pin, dir })
+}
+
+/// The memory holds keys, passwords and tokens: it goes into no core dump, and other processes of the user cannot
+/// read it.
+fn keep_memory_private() {
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    // Neither is refused to a process that asks for less.
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
 /// Many peers need many file descriptors: the soft limit becomes the hard one.
@@ -140,6 +151,13 @@ fn start(settings: &Settings, opened: Opened, printer: Option<PromptPrinter>) ->
     let (peer_id, own_ip) = (draw_peer_id(), settings.listen.ip());
     let (link_events, link_receiver) = mpsc::channel(MAILBOX);
     let (torrents, wanted) = mpsc::channel(MAILBOX);
+    let own_key = opened.identity.public();
+    let (admissions, admitted) = watch::channel(Admissions::new(own_key));
+    let security = match settings.plain_peers {
+        true => Security::Plain { own_key },
+        false => Security::tls(&opened.identity).map_err(io::Error::other)?,
+    };
+    let opener = Opener { security, own_ip, peer_id, admissions: admitted };
     let plan = LinkPlan {
         trackers: settings.trackers.clone(),
         identity: opened.identity,
@@ -153,14 +171,15 @@ fn start(settings: &Settings, opened: Opened, printer: Option<PromptPrinter>) ->
     let plan = NodePlan {
         state: opened.state,
         trackers: settings.trackers.iter().map(ToString::to_string).collect(),
-        peer_id,
-        own_ip,
+        own_key,
+        opener: opener.clone(),
+        admissions,
         user: user_sender,
         piece_order: settings.piece_order,
     };
     let inlets = NodeInlets { link_events: link_receiver, wanted };
     let (node, node_task) = Node::start(plan, inlets, link.clone(), output.clone());
-    let listening = Listener { socket, peer_id, torrents, shutdown: accepting.clone() };
+    let listening = Listener { socket, opener, torrents, shutdown: accepting.clone() };
     let listen_task = tokio::spawn(listening.run());
     let verbose = settings.verbose || (settings.script.is_none() && !settings.json && io::stdin().is_terminal());
     let context = Context { link, node, output, json: settings.json, verbose, user, hashings: Hashings::default() };

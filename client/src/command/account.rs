@@ -1,12 +1,14 @@
-//! Accounts and sessions: create_user, login, logout.
+//! Accounts and sessions: create_user, login, logout, sessions.
 
 use mini_torrent_common::control::{Request, Response};
 use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::escape::Escaped;
 use mini_torrent_common::secret::Password;
 use serde_json::json;
 use std::io::IsTerminal;
 use tokio::task::spawn_blocking;
 
+use super::group::{rfc3339, table};
 use super::{Context, unexpected, user_name};
 use crate::error::CommandError;
 use crate::output::{Outcome, Reply};
@@ -28,14 +30,14 @@ impl Context {
         Ok(Reply::line(format!("user {user} created"), json!({ "user": user.as_str() })))
     }
 
-    pub(super) async fn login(&self, user: &str, password: Option<String>) -> Outcome {
+    pub(super) async fn login(&self, user: &str, password: Option<String>, takeover: bool) -> Outcome {
         let wrong = |_| CommandError::new(ErrorCode::WrongCredentials, "unknown user or wrong password");
         let user = user.parse().map_err(wrong)?;
         let password = match password {
             Some(password) => Password::new(password),
             None => ask("password: ").await?,
         };
-        let session = match self.link.request(Request::Login { user, password }).await? {
+        let session = match self.link.request(Request::Login { user, password, takeover }).await? {
             Response::SignedIn(session) => session,
             other => return Err(unexpected(other)),
         };
@@ -56,6 +58,37 @@ impl Context {
             Err(error) => return Err(error),
         }
         Ok(Reply::line("logged out", json!({ "user": user.as_str() })))
+    }
+
+    pub(super) async fn logout_everywhere(&self) -> Outcome {
+        let user = self.signed_in()?;
+        // The tracker first: without it nothing ends anywhere else.
+        self.link.request(Request::LogoutEverywhere).await?;
+        self.hashings.running().iter().for_each(|hashing| hashing.progress.cancel());
+        self.node.sign_out().await?;
+        Ok(Reply::line("logged out everywhere", json!({ "user": user.as_str() })))
+    }
+
+    pub(super) async fn sessions(&self) -> Outcome {
+        self.signed_in()?;
+        let sessions = match self.link.request(Request::ListSessions).await? {
+            Response::Sessions(sessions) => sessions,
+            other => return Err(unexpected(other)),
+        };
+        let rows = sessions.iter().map(|session| {
+            let address = Escaped(&session.address).to_string();
+            let client = Escaped(&session.agent).to_string();
+            let here = if session.current { "this client" } else { "" };
+            vec![address, client, rfc3339(session.since_ms), here.to_owned()]
+        });
+        let text = table(&["ADDRESS", "CLIENT", "SINCE", ""], rows);
+        let rows = sessions.iter().map(|session| {
+            json!({
+                "address": session.address, "client": session.agent, "since": rfc3339(session.since_ms),
+                "current": session.current,
+            })
+        });
+        Ok(Reply::lines(text, json!({ "sessions": rows.collect::<Vec<_>>() })))
     }
 }
 

@@ -200,7 +200,7 @@ pub(super) fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> V
 }
 
 /// A time as RFC 3339 in UTC, by the civil-from-days algorithm for the proleptic Gregorian calendar.
-fn rfc3339(unix_ms: u64) -> String {
+pub(super) fn rfc3339(unix_ms: u64) -> String {
     let (days, seconds) = (unix_ms / 86_400_000, unix_ms / 1000 % 86_400);
     let shifted = days + 719_468;
     let era_day = shifted % 146_097;

@@ -2,6 +2,7 @@
 
 mod account;
 mod download;
+mod govern;
 mod group;
 mod share;
 
@@ -20,6 +21,7 @@ use crate::node::Node;
 use crate::output::{Outcome, Output, Reply};
 use crate::words;
 
+use govern::GivenRole;
 pub(crate) use share::Hashings;
 
 /// Longest distance in edits at which a mistyped command is still recognised.
@@ -54,11 +56,20 @@ pub(crate) enum Command {
         /// Asked for, unechoed, when left out
         #[arg(allow_hyphen_values = true)]
         password: Option<String>,
+        /// End your session on another client
+        #[arg(long)]
+        takeover: bool,
     },
     /// Sign out; everything pauses until the next login
     ///
     /// Shares are withdrawn and downloads pause; the next login restores both.
-    Logout,
+    Logout {
+        /// End your sessions on all clients, and what they were admitted with
+        #[arg(long)]
+        everywhere: bool,
+    },
+    /// List where you are signed in
+    Sessions,
     /// Create a group; you own it
     CreateGroup {
         #[arg(allow_hyphen_values = true)]
@@ -83,6 +94,21 @@ pub(crate) enum Command {
     AcceptRequest { group: String, user: String },
     /// Turn somebody away from your group
     RejectRequest { group: String, user: String },
+    /// End somebody's membership
+    ///
+    /// Members' clients stop serving them within two seconds. Files that they have already stay on their disk.
+    /// Owners remove anybody, admins remove members.
+    RemoveMember { group: String, user: String },
+    /// Make a member an admin, or an admin a member
+    ///
+    /// Admins let people in, remove members and remove files. Only the owner gives and takes roles.
+    SetRole { group: String, user: String, role: GivenRole },
+    /// Make a member the owner; you stay as an admin
+    TransferOwner { group: String, user: String },
+    /// End a file's listing and everybody's shares of it
+    ///
+    /// For owners and admins, and for the uploader while nobody else shares the file. Files on disks stay.
+    RemoveFile { group: String, file: String },
     /// List all groups
     ListGroups {
         /// Show owner, members and your role
@@ -265,8 +291,10 @@ impl Context {
     pub(crate) async fn run(&self, command: Command) -> Outcome {
         match command {
             Command::CreateUser { user, password } => self.create_user(&user, password).await,
-            Command::Login { user, password } => self.login(&user, password).await,
-            Command::Logout => self.logout().await,
+            Command::Login { user, password, takeover } => self.login(&user, password, takeover).await,
+            Command::Logout { everywhere: false } => self.logout().await,
+            Command::Logout { everywhere: true } => self.logout_everywhere().await,
+            Command::Sessions => self.sessions().await,
             Command::CreateGroup { group } => self.create_group(&group).await,
             Command::JoinGroup { group } => self.join_group(&group).await,
             Command::LeaveGroup { group } => self.leave_group(&group).await,
@@ -275,6 +303,10 @@ impl Context {
             }
             Command::AcceptRequest { group, user } => self.accept_request(&group, &user).await,
             Command::RejectRequest { group, user } => self.reject_request(&group, &user).await,
+            Command::RemoveMember { group, user } => self.remove_member(&group, &user).await,
+            Command::SetRole { group, user, role } => self.set_role(&group, &user, role).await,
+            Command::TransferOwner { group, user } => self.transfer_owner(&group, &user).await,
+            Command::RemoveFile { group, file } => self.remove_file(&group, &file).await,
             Command::ListGroups { verbose } => self.list_groups(verbose || self.verbose).await,
             Command::ListFiles { group, verbose } => self.list_files(&group, verbose || self.verbose).await,
             Command::UploadFile { path, group, name } => self.upload_file(&path, &group, name.as_deref()).await,
@@ -350,7 +382,7 @@ fn known_file(text: &str) -> Result<FileName, CommandError> {
 }
 
 /// The tracker answered with another kind of answer than the request has.
-fn unexpected(_: Response) -> CommandError {
+pub(crate) fn unexpected(_: Response) -> CommandError {
     CommandError::new(ErrorCode::Internal, "the tracker's answer does not fit the request")
 }
 
@@ -370,7 +402,7 @@ mod tests {
     #[test]
     fn wrong_arity_answers_with_the_form() {
         assert_eq!(error("download_file g").message, "usage: download_file <group> <file> <destination> [--force]");
-        assert_eq!(error("logout now").message, "usage: logout");
+        assert_eq!(error("logout now").message, "usage: logout [--everywhere]");
         assert_eq!(error("wait --timeout x").code, ErrorCode::Usage);
         assert_eq!(error("wait g").code, ErrorCode::Usage);
     }

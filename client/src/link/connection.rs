@@ -2,14 +2,15 @@
 
 use futures_util::{SinkExt, StreamExt};
 use mini_torrent_common::control::{
-    ClientMessage, ControlCodec, FrameError, Hello, MAX_FRAME_LENGTH, MAX_VERSION, MIN_VERSION, TrackerMessage,
+    ClientMessage, ControlCodec, FrameError, Hello, MAX_FRAME_LENGTH, MAX_VERSION, MIN_VERSION, TrackerMessage, Welcome,
 };
 use mini_torrent_common::error_code::ErrorCode;
-use mini_torrent_common::tls::{self, Fingerprint};
+use mini_torrent_common::tls::{self, Fingerprint, PublicKey};
 use mini_torrent_common::tracker_info::TrackerAddress;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -29,7 +30,10 @@ pub(super) struct ControlConnection {
     pub(super) frames: Frames,
     pub(super) sink: Sink,
     pub(super) remote: SocketAddr,
-    pub(super) deployment: Fingerprint,
+    pub(super) deployment: PublicKey,
+    /// The tracker's clock when it said welcome, in milliseconds since the Unix epoch.
+    pub(super) time_ms: u64,
+    pub(super) heard: Instant,
 }
 
 /// Connects to one tracker. Nothing but the TLS handshake is sent before its key matches `pin`.
@@ -63,7 +67,9 @@ pub(super) async fn connect(
     };
     sink.send(ClientMessage::Hello(hello)).await.map_err(|error| unreachable(&error))?;
     match next(&mut frames).await.map_err(|error| unreachable(&error))? {
-        TrackerMessage::Welcome(_) => Ok(ControlConnection { frames, sink, remote, deployment: key.fingerprint() }),
+        TrackerMessage::Welcome(Welcome { time_ms, .. }) => {
+            Ok(ControlConnection { frames, sink, remote, deployment: key, time_ms, heard: Instant::now() })
+        }
         TrackerMessage::Goodbye(refusal) => Err(refusal.into()),
         _ => Err(unreachable(&"it does not say welcome")),
     }

@@ -34,6 +34,7 @@ pub(super) struct Keeper {
 enum Kind {
     SignIn,
     SignOut,
+    SignOutEverywhere,
     Other,
 }
 
@@ -59,7 +60,7 @@ impl Keeper {
             match self.find_tracker(backoff).await {
                 Ok((tracker, connection)) => {
                     let since = Instant::now();
-                    self.pin = Some(connection.deployment);
+                    self.pin = Some(connection.deployment.fingerprint());
                     self.serve(connection).await;
                     // A tracker that lets go at once is not asked again at once.
                     backoff = if since.elapsed() > SETTLED_AFTER { Duration::ZERO } else { next_backoff(backoff) };
@@ -104,11 +105,13 @@ impl Keeper {
     }
 
     async fn tell_connected(&self, tracker: &str, connection: &ControlConnection) {
-        tracing::info!(%tracker, key = %connection.deployment, "connected");
+        tracing::info!(%tracker, key = %connection.deployment.fingerprint(), "connected");
         let event = LinkEvent::Connected {
             tracker: tracker.to_owned(),
             remote: connection.remote,
             deployment: connection.deployment,
+            time_ms: connection.time_ms,
+            heard: connection.heard,
             first_use: self.pin.is_none(),
         };
         self.tell(event).await;
@@ -226,8 +229,10 @@ impl Keeper {
             TrackerMessage::Response { id, result } => {
                 // Number 0 is a probe's.
                 let Some(Open { kind, answer }) = open.remove(&id) else { return };
-                if let (Ok(Response::SignedIn(session)), Kind::SignIn) = (&result, kind) {
-                    self.token = Some(session.token.clone());
+                match (&result, kind) {
+                    (Ok(Response::SignedIn(session)), Kind::SignIn) => self.token = Some(session.token.clone()),
+                    (Ok(_), Kind::SignOutEverywhere) => self.token = None,
+                    _ => {}
                 }
                 let _ = answer.send(result.map_err(CommandError::from));
             }
@@ -290,6 +295,7 @@ fn kind_of(request: &Request) -> Kind {
     match request {
         Request::Login { .. } => Kind::SignIn,
         Request::Logout => Kind::SignOut,
+        Request::LogoutEverywhere => Kind::SignOutEverywhere,
         _ => Kind::Other,
     }
 }

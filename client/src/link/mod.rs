@@ -6,11 +6,11 @@ mod connection;
 mod keeper;
 
 use mini_torrent_common::control::{Event, Request, Response};
-use mini_torrent_common::tls::{Fingerprint, Identity};
+use mini_torrent_common::tls::{Fingerprint, Identity, PublicKey};
 use mini_torrent_common::tracker_info::TrackerAddress;
 use std::net::IpAddr;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -58,8 +58,11 @@ pub(crate) enum LinkEvent {
         tracker: String,
         /// Where it is.
         remote: SocketAddr,
-        /// Whose key it proved.
-        deployment: Fingerprint,
+        /// The deployment's key, which it proved.
+        deployment: PublicKey,
+        /// Its clock, in milliseconds since the Unix epoch, and when we heard of it.
+        time_ms: u64,
+        heard: Instant,
         /// Whether the key was trusted just now, on first use.
         first_use: bool,
     },

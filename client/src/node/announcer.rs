@@ -1,17 +1,21 @@
 //! Tells the tracker what this client has, in order, one page after the other.
 
 use mini_torrent_common::control::{
-    ANNOUNCE_PAGE, Announcement, ListingId, Presence, RefusedAnnouncement, Request, Response,
+    ANNOUNCE_PAGE, Announcement, ListingId, PAGE_ROWS, Presence, RefusedAnnouncement, Request, Response,
 };
 use mini_torrent_common::error_code::ErrorCode;
+use mini_torrent_common::hash::GroupId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Answer, Finding};
+use crate::command::unexpected;
 use crate::error::CommandError;
 use crate::link::Link;
 
 /// Something to tell the tracker.
 pub(super) enum Announce {
+    /// This client takes part in a group: it needs a ticket, and the revocations behind this number.
+    Enter { group: GroupId, after: u64 },
     /// What this client has; answered, where somebody waits, with how many were accepted.
     Presence { announcements: Vec<Announcement>, accepted: Option<oneshot::Sender<usize>> },
     /// A finished download becomes a lasting share, and is seeded.
@@ -25,6 +29,7 @@ pub(super) enum Announce {
 pub(super) async fn run(link: Link, mut queue: mpsc::Receiver<Announce>, findings: mpsc::Sender<Finding>) {
     while let Some(announce) = queue.recv().await {
         let finding = match announce {
+            Announce::Enter { group, after } => Some(enter(&link, group, after, &findings).await),
             Announce::Presence { announcements, accepted } => {
                 let (refused, unheard) = tell(&link, &announcements).await;
                 if unheard {
@@ -45,6 +50,25 @@ pub(super) async fn run(link: Link, mut queue: mpsc::Receiver<Announce>, finding
         if let Some(finding) = finding {
             // The node is gone: so is the reason to tell anything.
             let _ = findings.send(finding).await;
+        }
+    }
+}
+
+/// Brings a ticket and all pages of revocations; the last word is the last page or why there is none.
+async fn enter(link: &Link, group: GroupId, mut after: u64, findings: &mpsc::Sender<Finding>) -> Finding {
+    loop {
+        let admission = match link.request(Request::EnterGroup { group, after }).await {
+            Ok(Response::Admission(admission)) => admission,
+            Ok(other) => return Finding::Admitted(group, Err(unexpected(other))),
+            Err(error) => return Finding::Admitted(group, Err(error)),
+        };
+        match admission.revocations.last() {
+            Some(last) if admission.revocations.len() >= PAGE_ROWS => {
+                after = last.number;
+                // Without a node nobody wants the rest; the next page finds that out, too.
+                let _ = findings.send(Finding::Admitted(group, Ok(admission))).await;
+            }
+            _ => return Finding::Admitted(group, Ok(admission)),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::{Answer, BUFFER_BYTES, DownloadOrder, DownloadView, Finding, MIN_BUFF
 use crate::disk::{Destination, FileStamp};
 use crate::error::CommandError;
 use crate::output::Notice;
+use crate::peer::GroupTorrent;
 use crate::state::{Download, DownloadState, Share};
 use crate::torrent::{Control, Fetch, Purpose, TorrentHandle, TorrentStatus};
 
@@ -67,6 +68,7 @@ impl Owner {
         }
         let twin = self.shares.get(&download.file.listing).filter(|entry| !entry.stale);
         let twin = twin.map(|entry| (entry.share.path.clone(), entry.share.stamp));
+        self.enter(download.file.group_id);
         self.start_torrent(&download, download.part_inode.is_some(), twin);
         let listing = download.file.listing;
         let presence = if self.is_seeding(listing) { Presence::Seeding } else { Presence::Leeching };
@@ -98,7 +100,8 @@ impl Owner {
             twin,
             piece_order: self.plan.piece_order,
         });
-        let plan = self.torrent_plan(info_hash, info.geometry, purpose);
+        let torrent = GroupTorrent { info_hash, group: download.file.group_id };
+        let plan = self.torrent_plan(torrent, info.geometry, purpose);
         let torrent = TorrentHandle::start(plan, self.reports.clone());
         self.ending.extend(self.fetching.insert(info_hash, torrent).map(TorrentHandle::stop));
         self.share_buffer();

@@ -3,24 +3,26 @@
 
 mod announcer;
 mod downloads;
+mod groups;
 mod owner;
 mod shares;
 
-use mini_torrent_common::control::{ListingId, PeerContact, RefusedAnnouncement};
+use mini_torrent_common::control::{Admission, ListingId, PeerContact, RefusedAnnouncement};
 use mini_torrent_common::geometry::PIECE_LENGTH;
-use mini_torrent_common::hash::{InfoHash, PeerId};
+use mini_torrent_common::hash::{GroupId, InfoHash};
 use mini_torrent_common::names::{FileName, GroupName, UserName};
+use mini_torrent_common::tls::PublicKey;
 use mini_torrent_engine::PieceOrder;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::admission::Admissions;
 use crate::disk::FileStamp;
 use crate::error::CommandError;
 use crate::link::{Link, LinkEvent};
 use crate::output::Output;
-use crate::peer::WantedTorrent;
+use crate::peer::{Opener, WantedTorrent};
 use crate::state::{Download, DownloadState, Share, SharedFile, State};
 use crate::torrent::{Report, TorrentStatus};
 
@@ -40,9 +42,10 @@ pub(crate) struct NodePlan {
     pub(crate) state: State,
     /// As tracker_info.txt names them; the deployment's key is pinned for all.
     pub(crate) trackers: Vec<String>,
-    pub(crate) peer_id: PeerId,
-    /// Where we listen; its port is not used here.
-    pub(crate) own_ip: IpAddr,
+    pub(crate) own_key: PublicKey,
+    pub(crate) opener: Opener,
+    /// What the opener goes by.
+    pub(crate) admissions: watch::Sender<Admissions>,
     /// Tells who is signed in.
     pub(crate) user: watch::Sender<Option<UserName>>,
     pub(crate) piece_order: PieceOrder,
@@ -93,6 +96,8 @@ enum NodeRequest {
 enum Finding {
     /// The tracker did not accept these announcements.
     Refused(Vec<RefusedAnnouncement>),
+    /// A ticket for a group and a page of revocations, or why not.
+    Admitted(GroupId, Result<Admission, CommandError>),
     /// The tracker has acknowledged a share.
     Registered(ListingId),
     /// Peers of a swarm that is watched now, or why not.

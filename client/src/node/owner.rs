@@ -2,7 +2,7 @@
 
 use mini_torrent_common::control::{Event, ListingId};
 use mini_torrent_common::error_code::ErrorCode;
-use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::hash::{GroupId, InfoHash};
 use mini_torrent_common::tls::Fingerprint;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -12,9 +12,11 @@ use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{interval, timeout};
 
 use super::announcer::{self, Announce};
+use super::groups::Asking;
 use super::{
     Answer, Finding, HOUSEKEEPING, MAILBOX, NodeInlets, NodePlan, NodeRequest, Reports, SHUTDOWN_PATIENCE, is_running,
 };
+use crate::admission::Admissions;
 use crate::disk::Progress;
 use crate::error::CommandError;
 use crate::link::{Link, LinkEvent};
@@ -43,6 +45,8 @@ pub(super) struct Owner {
     pub(super) account: Option<AccountKey>,
     pub(super) shares: BTreeMap<ListingId, ShareEntry>,
     pub(super) downloads: BTreeMap<i64, Download>,
+    /// The groups that the user takes part in here.
+    pub(super) groups: BTreeMap<GroupId, Asking>,
     /// Torrents of finished files that somebody asked for lately.
     pub(super) seeding: HashMap<InfoHash, TorrentHandle>,
     /// Torrents of running downloads.
@@ -80,6 +84,7 @@ impl Owner {
             account: None,
             shares: BTreeMap::new(),
             downloads: BTreeMap::new(),
+            groups: BTreeMap::new(),
             seeding: HashMap::new(),
             fetching: HashMap::new(),
             unkept: BTreeSet::new(),
@@ -111,11 +116,11 @@ impl Owner {
                     }
                     Some(request) => self.request(request),
                 },
+                Some(finding) = self.findings_receiver.recv() => self.finding(finding),
                 Some(wanted) = inlets.wanted.recv() => {
-                    let _ = wanted.answer.send(self.torrent_for(wanted.info_hash));
+                    let _ = wanted.answer.send(self.torrent_for(wanted.torrent));
                 }
                 Some((info_hash, report)) = self.reports_receiver.recv() => self.report(info_hash, report),
-                Some(finding) = self.findings_receiver.recv() => self.finding(finding),
                 Some(_) = self.tasks.join_next() => {}
                 _ = housekeeping.tick() => self.clear_away(),
             }
@@ -174,7 +179,12 @@ impl Owner {
 
     fn link_event(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Connected { tracker, remote, deployment, first_use } => {
+            LinkEvent::Connected { tracker, remote, deployment: key, time_ms, heard, first_use } => {
+                self.plan.admissions.send_modify(|admissions| {
+                    admissions.connected(key, heard, time_ms);
+                    admissions.fell_behind();
+                });
+                let deployment = key.fingerprint();
                 self.deployment = Some(deployment);
                 self.loopback = remote.ip().to_canonical().is_loopback();
                 let trackers = self.plan.trackers.clone();
@@ -184,15 +194,20 @@ impl Owner {
                     self.output.notice(Notice::KeyTrusted { deployment });
                 }
                 self.output.notice(Notice::TrackerConnected { tracker });
-                if self.plan.own_ip.is_loopback() && !self.loopback {
-                    self.output.notice(Notice::LoopbackOnly { address: self.plan.own_ip });
+                let own_ip = self.plan.opener.own_ip;
+                if own_ip.is_loopback() && !self.loopback {
+                    self.output.notice(Notice::LoopbackOnly { address: own_ip });
                 }
             }
             LinkEvent::Resumed => {
+                self.enter_all();
                 self.announce_all(None);
                 self.watch_all();
             }
-            LinkEvent::Lost { tracker } => self.output.notice(Notice::TrackerLost { tracker }),
+            LinkEvent::Lost { tracker } => {
+                self.plan.admissions.send_modify(Admissions::cut_off);
+                self.output.notice(Notice::TrackerLost { tracker });
+            }
             LinkEvent::SessionEnded { reason } => {
                 self.end_session();
                 self.output.notice(Notice::SessionEnded { reason });
@@ -205,8 +220,8 @@ impl Owner {
         match event {
             Event::JoinRequested { group, user } => self.output.notice(Notice::JoinRequested { group, user }),
             Event::RequestAccepted { group } => self.output.notice(Notice::RequestAccepted { group }),
-            Event::RemovedFromGroup { group, .. } => {
-                self.left_group(&group);
+            Event::RemovedFromGroup { id, group } => {
+                self.membership_ended(id);
                 self.output.notice(Notice::RemovedFromGroup { group });
             }
             Event::Peers { listing, came, left } => {
@@ -222,7 +237,9 @@ impl Owner {
                     code,
                 }]));
             }
-            Event::MemberLeft { id, peer_id } => self.member_left(id, peer_id),
+            Event::Revoked(revocations) => {
+                self.plan.admissions.send_modify(|admissions| admissions.revoke(&revocations));
+            }
             // The link keeps the session and tells of its end itself.
             Event::SessionEnded { .. } => {}
         }
@@ -236,6 +253,7 @@ impl Owner {
                     self.download_refused(refusal);
                 }
             }
+            Finding::Admitted(group, admission) => self.admitted(group, admission),
             Finding::Registered(listing) => self.registered(listing),
             Finding::Watched(listing, Ok(peers)) => {
                 if let Some(torrent) = self.torrent_of_download(listing) {
@@ -251,9 +269,14 @@ impl Owner {
 
     /// Queues announcements; when the queue is full, everything is announced again later.
     pub(super) fn announce(&mut self, announce: Announce) {
-        if self.announcer.try_send(announce).is_err() {
+        if !self.try_announce(announce) {
             self.must_announce = true;
         }
+    }
+
+    /// Queues an announcement, if there is room.
+    pub(super) fn try_announce(&self, announce: Announce) -> bool {
+        self.announcer.try_send(announce).is_ok()
     }
 
     /// Ends everything of the user who is signed in, and keeps where it stands.
@@ -264,6 +287,8 @@ impl Owner {
         self.plan.user.send_replace(None);
         self.shares.clear();
         self.downloads.clear();
+        self.groups.clear();
+        self.plan.admissions.send_modify(Admissions::leave_all);
         self.stop_torrents();
         self.change();
     }
@@ -308,6 +333,7 @@ impl Owner {
         self.keep_progress();
         self.seeding.retain(|_, torrent| !torrent.is_finished());
         self.ending.retain(|task| !task.is_finished());
+        self.renew_tickets();
         if std::mem::take(&mut self.must_announce) {
             self.announce_all(None);
         }

@@ -3,8 +3,9 @@
 use mini_torrent_common::control::{Announcement, ListingId, Presence, RefusedAnnouncement};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
-use mini_torrent_common::hash::{GroupId, InfoHash, PeerId};
+use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{block_in_place, spawn_blocking};
@@ -15,9 +16,9 @@ use super::{Answer, Finding, is_running};
 use crate::disk::{FileStamp, Progress, digest_file};
 use crate::error::CommandError;
 use crate::output::Notice;
-use crate::peer::OpenPeer;
+use crate::peer::{GroupTorrent, OpenPeer, PeerError};
 use crate::state::{AccountKey, Share};
-use crate::torrent::{Control, Purpose, Report, TorrentHandle, TorrentPlan};
+use crate::torrent::{Purpose, Report, TorrentHandle, TorrentPlan};
 
 impl Owner {
     /// Loads a user's shares and downloads, starts what runs, and announces it all. Nothing of another session is
@@ -37,6 +38,10 @@ impl Owner {
         self.plan.user.send_replace(Some(user.clone()));
         block_in_place(|| self.revive(shares));
         self.downloads = downloads.into_iter().map(|download| (download.id, download)).collect();
+        let running = self.downloads.values().filter(|download| is_running(download)).map(|download| &download.file);
+        let files = self.shares.values().map(|entry| &entry.share.file).chain(running);
+        let groups: BTreeSet<_> = files.map(|file| file.group_id).collect();
+        groups.into_iter().for_each(|group| self.enter(group));
         let (accepted, n_accepted) = oneshot::channel();
         self.announce_all(Some(accepted));
         let running: Vec<_> = self.downloads.values().filter(|download| is_running(download)).cloned().collect();
@@ -124,6 +129,7 @@ impl Owner {
         if self.shares.get(&listing).is_some_and(moved) {
             self.stop_seeding(info_hash);
         }
+        self.enter(share.file.group_id);
         self.shares.insert(listing, ShareEntry { share, stale: false, ending: false });
         let announcements = vec![Announcement { listing, presence: Presence::Seeding }];
         self.announce(Announce::Presence { announcements, accepted: None });
@@ -185,48 +191,39 @@ impl Owner {
         self.announce(Announce::Presence { announcements, accepted: None });
     }
 
-    /// Ends all shares and downloads in a group.
-    pub(super) fn left_group(&mut self, group: &GroupName) {
-        let in_group = |name: &GroupName| name.key() == group.key();
-        let shares = self.shares.values().map(|entry| &entry.share.file).filter(|file| in_group(&file.group));
-        shares.map(|file| file.listing).collect::<Vec<_>>().into_iter().for_each(|listing| self.remove_share(listing));
-        let running = self.downloads.values().filter(|d| is_running(d) && in_group(&d.file.group));
-        let running: Vec<_> = running.map(|download| download.file.listing).collect();
-        for listing in running {
-            self.download_refused(RefusedAnnouncement { listing, code: ErrorCode::NotAMember });
-        }
-    }
-
-    /// Somebody else is no member of a group any more: nothing of it is exchanged with that client.
-    pub(super) fn member_left(&self, group: GroupId, peer_id: PeerId) {
-        let shared = self.shares.values().map(|entry| &entry.share.file);
-        let fetched = self.downloads.values().map(|download| &download.file);
-        for file in shared.chain(fetched).filter(|file| file.group_id == group) {
-            let torrents = [self.seeding.get(&file.info_hash), self.fetching.get(&file.info_hash)];
-            torrents.into_iter().flatten().for_each(|torrent| torrent.tell(Control::MemberLeft(peer_id)));
-        }
-    }
-
-    /// Where a connection goes that asks for a torrent. A share that nobody asked for lately is opened now.
-    pub(super) fn torrent_for(&mut self, info_hash: InfoHash) -> Option<mpsc::Sender<OpenPeer>> {
-        if let Some(torrent) = self.seeding.get(&info_hash).filter(|torrent| !torrent.is_finished()) {
-            return Some(torrent.incoming());
-        }
+    /// Where a connection goes that asks for a torrent of a group. A share that nobody asked for lately is opened
+    /// now.
+    ///
+    /// # Errors
+    /// When there is no such torrent, or it belongs to another group.
+    pub(super) fn torrent_for(&mut self, wanted: GroupTorrent) -> Result<mpsc::Sender<OpenPeer>, PeerError> {
+        let GroupTorrent { info_hash, group } = wanted;
         let mut shares = self.shares.values().filter(|entry| !entry.stale).map(|entry| &entry.share);
-        let Some(share) = shares.find(|share| share.file.info_hash == info_hash) else {
-            return self.fetching.get(&info_hash).map(TorrentHandle::incoming);
+        let share = shares.find(|share| share.file.info_hash == info_hash);
+        let mut running = self.downloads.values().filter(|download| is_running(download));
+        let fetched = running.find(|download| download.file.info_hash == info_hash);
+        let file = share.map(|share| &share.file).or(fetched.map(|download| &download.file));
+        if file.ok_or(PeerError::OtherTorrent)?.group_id != group {
+            return Err(PeerError::OtherGroup);
+        }
+        if let Some(torrent) = self.seeding.get(&info_hash).filter(|torrent| !torrent.is_finished()) {
+            return Ok(torrent.incoming());
+        }
+        let Some(share) = share else {
+            return self.fetching.get(&info_hash).map(TorrentHandle::incoming).ok_or(PeerError::OtherTorrent);
         };
-        let geometry = Geometry::new(share.file.size, u64::from(PIECE_LENGTH)).ok()?;
+        let geometry = Geometry::new(share.file.size, u64::from(PIECE_LENGTH)).map_err(|_| PeerError::OtherTorrent)?;
         let purpose = Purpose::Seed { path: share.path.clone(), stamp: share.stamp };
-        let torrent = TorrentHandle::start(self.torrent_plan(info_hash, geometry, purpose), self.reports.clone());
+        let torrent = TorrentHandle::start(self.torrent_plan(wanted, geometry, purpose), self.reports.clone());
         let incoming = torrent.incoming();
         self.seeding.insert(info_hash, torrent);
-        Some(incoming)
+        Ok(incoming)
     }
 
-    pub(super) fn torrent_plan(&self, info_hash: InfoHash, geometry: Geometry, purpose: Purpose) -> TorrentPlan {
-        let (peer_id, own_ip, loopback) = (self.plan.peer_id, self.plan.own_ip, self.loopback);
-        TorrentPlan { info_hash, geometry, peer_id, own_ip, loopback, purpose }
+    pub(super) fn torrent_plan(&self, torrent: GroupTorrent, geometry: Geometry, purpose: Purpose) -> TorrentPlan {
+        let GroupTorrent { info_hash, group } = torrent;
+        let (own_key, opener, loopback) = (self.plan.own_key, self.plan.opener.clone(), self.loopback);
+        TorrentPlan { info_hash, group, geometry, own_key, opener, loopback, purpose }
     }
 
     /// What a torrent has to say.

@@ -8,7 +8,10 @@ use mini_torrent_common::geometry::{Block, Geometry};
 use mini_torrent_common::peer_wire::{self, BlockRange, Message, PIECE_HEADER_LENGTH};
 use mini_torrent_engine::ConnectionId;
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
@@ -126,7 +129,7 @@ async fn read(
         if buffer.capacity() - buffer.len() < MIN_READ_LENGTH {
             buffer.reserve(READ_LENGTH);
         }
-        if reader.read_buf(&mut buffer).await? == 0 {
+        if read_available(&mut reader, &mut buffer).await? == 0 {
             return Err(ConnectionEnd::Theirs);
         }
         let mut messages = Vec::new();
@@ -137,6 +140,28 @@ async fn read(
             return Err(ConnectionEnd::Ours);
         }
     }
+}
+
+/// Waits for bytes and takes all that are there, up to the room in the buffer; how many. A reader that decrypts
+/// gives one record at a time, and the torrent is better woken once for many.
+async fn read_available(reader: &mut (dyn AsyncRead + Send + Unpin), buffer: &mut BytesMut) -> io::Result<usize> {
+    let n_first = reader.read_buf(buffer).await?;
+    let mut n_read = n_first;
+    let mut is_more = n_first > 0;
+    while is_more && buffer.len() < buffer.capacity() {
+        // What comes to an end here is noticed by the next call.
+        is_more = poll_fn(|context| {
+            Poll::Ready(match pin!(reader.read_buf(buffer)).poll(context) {
+                Poll::Ready(Ok(n)) => {
+                    n_read += n;
+                    n > 0
+                }
+                Poll::Ready(Err(_)) | Poll::Pending => false,
+            })
+        })
+        .await;
+    }
+    Ok(n_read)
 }
 
 /// A run of neighbouring blocks on its way from disk to socket.

@@ -2,33 +2,34 @@
 //! connection of the address that holds most, when there are too many.
 
 use mini_torrent_common::address;
-use mini_torrent_common::hash::{InfoHash, PeerId};
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::opening::{answer, read_handshake};
-use super::{HANDSHAKE_TIMEOUT, MAX_UNDECIDED, OpenPeer, PeerError, Transport};
+use super::{GroupTorrent, HANDSHAKE_TIMEOUT, MAX_UNDECIDED, OpenPeer, Opener, PeerError};
 
 /// Pause after the system refused to accept, for lack of file descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks who serves a torrent; answered with nothing when nobody does.
+/// Refused connections that are named in the log in one minute.
+const MAX_LOGGED_REFUSALS: u32 = 600;
+
+/// Asks who serves a torrent of a group.
 #[derive(Debug)]
 pub(crate) struct WantedTorrent {
-    pub(crate) info_hash: InfoHash,
-    pub(crate) answer: oneshot::Sender<Option<mpsc::Sender<OpenPeer>>>,
+    pub(crate) torrent: GroupTorrent,
+    pub(crate) answer: oneshot::Sender<Result<mpsc::Sender<OpenPeer>, PeerError>>,
 }
 
 /// The listening socket and whom to ask about torrents.
 pub(crate) struct Listener {
     pub(crate) socket: TcpListener,
-    pub(crate) peer_id: PeerId,
+    pub(crate) opener: Opener,
     pub(crate) torrents: mpsc::Sender<WantedTorrent>,
     pub(crate) shutdown: CancellationToken,
 }
@@ -37,6 +38,7 @@ impl Listener {
     /// Accepts until the client shuts down.
     pub(crate) async fn run(self) {
         let mut undecided = Undecided::default();
+        let mut refusals = RefusalLog::new(Instant::now());
         let mut tasks = JoinSet::new();
         loop {
             tokio::select! {
@@ -44,7 +46,7 @@ impl Listener {
                 accepted = self.socket.accept() => match accepted {
                     Ok((stream, remote)) => {
                         undecided.make_room();
-                        let task = tasks.spawn(decide(stream, remote, self.peer_id, self.torrents.clone()));
+                        let task = tasks.spawn(decide(stream, remote, self.opener.clone(), self.torrents.clone()));
                         undecided.insert(address::block_of(remote.ip()), task);
                     }
                     Err(error) => {
@@ -53,7 +55,15 @@ impl Listener {
                     }
                 },
                 Some(done) = tasks.join_next_with_id() => {
-                    undecided.remove(done.map_or_else(|error| error.id(), |(id, ())| id));
+                    let (id, refused) = match done {
+                        Ok((id, refused)) => (id, refused),
+                        // Made room for another, or panicked.
+                        Err(error) => (error.id(), None),
+                    };
+                    undecided.remove(id);
+                    if let Some((remote, error)) = refused {
+                        refusals.log(remote, &error, Instant::now());
+                    }
                 }
             }
         }
@@ -61,30 +71,59 @@ impl Listener {
 }
 
 /// Finds out what a connection wants and hands it to the torrent. All refusals look alike: it closes.
-async fn decide(stream: TcpStream, remote: SocketAddr, peer_id: PeerId, torrents: mpsc::Sender<WantedTorrent>) {
-    match timeout(HANDSHAKE_TIMEOUT, decide_now(stream, remote, peer_id, torrents)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%remote, %error, "refused a connection"),
-        Err(_) => tracing::debug!(%remote, "refused a connection that did not say what it wants"),
-    }
+async fn decide(
+    stream: TcpStream,
+    remote: SocketAddr,
+    opener: Opener,
+    torrents: mpsc::Sender<WantedTorrent>,
+) -> Option<(SocketAddr, PeerError)> {
+    let decided = timeout(HANDSHAKE_TIMEOUT, decide_now(stream, remote, opener, torrents)).await;
+    Some((remote, decided.unwrap_or(Err(PeerError::TimedOut)).err()?))
 }
 
 async fn decide_now(
     stream: TcpStream,
     remote: SocketAddr,
-    peer_id: PeerId,
+    mut opener: Opener,
     torrents: mpsc::Sender<WantedTorrent>,
 ) -> Result<(), PeerError> {
-    let mut transport = Transport::accepted(stream, remote)?;
-    let handshake = read_handshake(&mut transport).await?;
-    let (answer_sender, answered) = oneshot::channel();
-    let wanted = WantedTorrent { info_hash: handshake.info_hash, answer: answer_sender };
+    let caller = opener.admit(stream, remote).await?;
+    let (answer, answered) = oneshot::channel();
+    let wanted = WantedTorrent { torrent: caller.wants(), answer };
     torrents.send(wanted).await.map_err(|_| PeerError::OtherTorrent)?;
-    let torrent = answered.await.ok().flatten().ok_or(PeerError::OtherTorrent)?;
-    let peer = answer(transport, handshake, peer_id).await?;
+    let torrent = answered.await.map_err(|_| PeerError::OtherTorrent)??;
     // A torrent that ended meanwhile drops the connection.
-    let _ = torrent.send(peer).await;
+    let _ = torrent.send(opener.answer(caller).await?).await;
     Ok(())
+}
+
+/// Names the reasons of refusals, a bounded number a minute, so that a flood does not fill the disk.
+struct RefusalLog {
+    minute: Instant,
+    n_refused: u32,
+}
+
+impl RefusalLog {
+    fn new(now: Instant) -> Self {
+        Self { minute: now, n_refused: 0 }
+    }
+
+    /// Whether another refusal is to be named.
+    fn counts(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.minute) >= Duration::from_secs(60) {
+            *self = Self::new(now);
+        }
+        self.n_refused += 1;
+        self.n_refused <= MAX_LOGGED_REFUSALS
+    }
+
+    fn log(&mut self, remote: SocketAddr, error: &PeerError, now: Instant) {
+        if self.counts(now) {
+            tracing::info!(%remote, %error, "refused a connection");
+        } else if self.n_refused == MAX_LOGGED_REFUSALS + 1 {
+            tracing::warn!("more connections are refused in this minute than are named here");
+        }
+    }
 }
 
 /// The connections that have not said what they want, oldest first.
@@ -118,6 +157,15 @@ impl Undecided {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flood_of_refusals_is_named_in_part_and_again_a_minute_later() {
+        let now = Instant::now();
+        let mut log = RefusalLog::new(now);
+        let n_named = (0..2 * MAX_LOGGED_REFUSALS).filter(|_| log.counts(now)).count();
+        assert_eq!(n_named, MAX_LOGGED_REFUSALS as usize);
+        assert!(log.counts(now + Duration::from_secs(60)));
+    }
 
     #[tokio::test]
     async fn the_oldest_of_the_greediest_address_makes_room() {

@@ -1,19 +1,33 @@
-//! The first words of a connection: which torrent, and who speaks.
+//! The first words between members: tickets, then which torrent, then messages (design §5).
+//!
+//! The dialler compares the key and shows its ticket; the acceptor sends nothing before it has accepted that,
+//! and answers with its own. Only then does the BitTorrent handshake follow. Whatever is not as it should be
+//! closes the connection without a word, so all refusals look alike from outside.
 
-use mini_torrent_common::hash::{InfoHash, PeerId};
+use mini_torrent_common::hash::{GroupId, InfoHash, PeerId};
 use mini_torrent_common::peer_wire::{HANDSHAKE_LENGTH, Handshake};
-use mini_torrent_engine::{Direction, PeerKey};
+use mini_torrent_common::ticket::{MAX_TICKET_LENGTH, SignedTicket, Ticket, TicketError};
+use mini_torrent_common::tls::PublicKey;
+use mini_torrent_engine::Direction;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, Transport};
+use super::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, Security, Transport, connect};
+use crate::admission::{Admissions, NotAdmitted};
 
-/// A connection on which both handshakes are done.
+/// How a BitTorrent handshake begins; sent in the place of a ticket's length it is none.
+const HANDSHAKE_START: [u8; 2] = [19, b'B'];
+
+/// A connection on which everything is said that comes before messages.
 pub(crate) struct OpenPeer {
     pub(crate) transport: Transport,
-    pub(crate) key: PeerKey,
+    /// What the peer was admitted with.
+    pub(crate) ticket: Ticket,
     pub(crate) direction: Direction,
     /// Both sides speak the fast extension.
     pub(crate) fast: bool,
@@ -24,7 +38,7 @@ pub(crate) struct OpenPeer {
 /// Why a connection came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PeerError {
-    /// The network refused.
+    /// The network or TLS refused.
     #[error(transparent)]
     Io(#[from] io::Error),
     /// The peer took too long.
@@ -33,12 +47,27 @@ pub(crate) enum PeerError {
     /// The peer speaks another protocol.
     #[error("it does not speak BitTorrent")]
     OtherProtocol,
-    /// The peer answered for another torrent.
-    #[error("it answered for another torrent")]
-    OtherTorrent,
+    /// The peer came without TLS, as no member does.
+    #[error("a plain handshake: members come with TLS")]
+    PlainHandshake,
+    /// TLS came about without the protocol's name.
+    #[error("it did not name the protocol between members (ALPN)")]
+    NoAlpn,
     /// Somebody else answered than the tracker named.
-    #[error("somebody else answered")]
+    #[error("another key answered than the tracker named")]
     OtherPeer,
+    /// The peer sent something else where its ticket belongs.
+    #[error("protocol bytes came before the ticket")]
+    NoTicket,
+    /// The peer is not admitted.
+    #[error("{0}")]
+    NotAdmitted(#[from] NotAdmitted),
+    /// The ticket opens another group than the torrent's.
+    #[error("the ticket is of another group than the file")]
+    OtherGroup,
+    /// The peer answered for another torrent, or wants one that we do not have.
+    #[error("no such torrent")]
+    OtherTorrent,
 }
 
 impl From<tokio::time::error::Elapsed> for PeerError {
@@ -47,60 +76,151 @@ impl From<tokio::time::error::Elapsed> for PeerError {
     }
 }
 
-/// What stands for a peer as long as connections prove no key: its peer id.
-pub(crate) fn own_key(peer_id: PeerId) -> PeerKey {
-    let mut key = [0; 32];
-    key[..PeerId::LENGTH].copy_from_slice(peer_id.as_bytes());
-    PeerKey(key)
+impl From<TicketError> for PeerError {
+    fn from(error: TicketError) -> Self {
+        NotAdmitted::Ticket(error).into()
+    }
 }
 
-/// Connects to a peer that the tracker named and exchanges handshakes.
-pub(crate) async fn dial(
-    address: SocketAddr,
-    own_ip: IpAddr,
-    info_hash: InfoHash,
-    own_id: PeerId,
-    expected: PeerKey,
-) -> Result<OpenPeer, PeerError> {
-    let mut transport = timeout(CONNECT_TIMEOUT, Transport::connect(address, own_ip)).await??;
-    let exchanged = async {
-        transport.writer.write_all(&own_handshake(info_hash, own_id).encode()).await?;
-        read_handshake(&mut transport).await
-    };
-    let theirs = timeout(HANDSHAKE_TIMEOUT, exchanged).await??;
-    if theirs.info_hash != info_hash {
-        return Err(PeerError::OtherTorrent);
-    }
-    if own_key(theirs.peer_id) != expected {
-        return Err(PeerError::OtherPeer);
-    }
-    Ok(open(transport, theirs, Direction::Dialled))
+/// What this client needs to open connections. Clones are the same client.
+#[derive(Clone)]
+pub(crate) struct Opener {
+    pub(crate) security: Security,
+    /// The address that connections are opened from, if it is a particular one.
+    pub(crate) own_ip: IpAddr,
+    pub(crate) peer_id: PeerId,
+    pub(crate) admissions: watch::Receiver<Admissions>,
 }
 
-/// Reads what a peer that dialled us wants.
-pub(crate) async fn read_handshake(transport: &mut Transport) -> Result<Handshake, PeerError> {
+/// A torrent of a group, as connections name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GroupTorrent {
+    pub(crate) info_hash: InfoHash,
+    pub(crate) group: GroupId,
+}
+
+/// A peer that dialled us, is admitted, and has said which torrent it wants.
+pub(crate) struct Caller {
+    transport: Transport,
+    ticket: Ticket,
+    handshake: Handshake,
+}
+
+impl Caller {
+    /// What it wants, by its own ticket's group.
+    pub(crate) fn wants(&self) -> GroupTorrent {
+        GroupTorrent { info_hash: self.handshake.info_hash, group: self.ticket.group }
+    }
+}
+
+impl Opener {
+    /// Connects to a peer that the tracker named.
+    ///
+    /// # Errors
+    /// When it cannot be reached, is somebody else, or is not admitted.
+    pub(crate) async fn dial(
+        mut self,
+        address: SocketAddr,
+        key: PublicKey,
+        torrent: GroupTorrent,
+    ) -> Result<OpenPeer, PeerError> {
+        let own_ticket = timeout(HANDSHAKE_TIMEOUT, self.own_ticket(torrent.group)).await??;
+        let stream = timeout(CONNECT_TIMEOUT, connect(address, self.own_ip)).await??;
+        let opening = async {
+            let mut transport = self.security.connect(stream, address).await?;
+            if transport.key != key {
+                return Err(PeerError::OtherPeer);
+            }
+            send_ticket(&mut transport, &own_ticket).await?;
+            let signed = read_ticket(&mut transport).await?;
+            let ticket = self.judge(&signed, key)?;
+            if ticket.group != torrent.group {
+                return Err(PeerError::OtherGroup);
+            }
+            transport.writer.write_all(&self.own_handshake(torrent.info_hash).encode()).await?;
+            transport.writer.flush().await?;
+            let theirs = read_handshake(&mut transport).await?;
+            if theirs.info_hash != torrent.info_hash {
+                return Err(PeerError::OtherTorrent);
+            }
+            Ok(open(transport, ticket, theirs, Direction::Dialled))
+        };
+        timeout(HANDSHAKE_TIMEOUT, opening).await?
+    }
+
+    /// Admits a peer that dialled us and reads which torrent it wants.
+    ///
+    /// # Errors
+    /// When it does not say so, or is not admitted.
+    pub(crate) async fn admit(&mut self, stream: TcpStream, remote: SocketAddr) -> Result<Caller, PeerError> {
+        let mut transport = self.security.accept(stream, remote).await?;
+        let signed = read_ticket(&mut transport).await?;
+        let group = self.judge(&signed, transport.key)?.group;
+        let own_ticket = self.own_ticket(group).await?;
+        // That may have waited, and brought news.
+        let ticket = self.judge(&signed, transport.key)?;
+        send_ticket(&mut transport, &own_ticket).await?;
+        let handshake = read_handshake(&mut transport).await?;
+        Ok(Caller { transport, ticket, handshake })
+    }
+
+    /// Answers a caller whose torrent is there.
+    ///
+    /// # Errors
+    /// When the network fails.
+    pub(crate) async fn answer(&self, caller: Caller) -> Result<OpenPeer, PeerError> {
+        let Caller { mut transport, ticket, handshake } = caller;
+        transport.writer.write_all(&self.own_handshake(handshake.info_hash).encode()).await?;
+        transport.writer.flush().await?;
+        Ok(open(transport, ticket, handshake, Direction::Accepted))
+    }
+
+    /// Our ticket for a group. Waits for one that is being asked for, and until all revocations are known: a tracker
+    /// that has just come back may know of memberships that ended meanwhile.
+    async fn own_ticket(&mut self, group: GroupId) -> Result<SignedTicket, NotAdmitted> {
+        let current = self.admissions.wait_for(|admissions| admissions.is_current(group)).await;
+        let ticket = current.ok().and_then(|admissions| admissions.own_ticket(group, Instant::now()));
+        ticket.ok_or(NotAdmitted::OtherGroup)
+    }
+
+    fn judge(&self, signed: &SignedTicket, key: PublicKey) -> Result<Ticket, NotAdmitted> {
+        self.admissions.borrow().judge(signed, key, Instant::now())
+    }
+
+    fn own_handshake(&self, info_hash: InfoHash) -> Handshake {
+        Handshake { info_hash, peer_id: self.peer_id, fast: true, extended: true }
+    }
+}
+
+async fn send_ticket(transport: &mut Transport, ticket: &SignedTicket) -> Result<(), PeerError> {
+    let bytes = ticket.as_bytes();
+    let length = u16::try_from(bytes.len()).map_err(|_| TicketError::Oversized)?;
+    transport.writer.write_all(&[&length.to_be_bytes()[..], bytes].concat()).await?;
+    Ok(transport.writer.flush().await?)
+}
+
+/// A ticket on the wire: its length in two bytes, most significant first, and its bytes.
+async fn read_ticket(transport: &mut Transport) -> Result<SignedTicket, PeerError> {
+    let mut length = [0; 2];
+    transport.reader.read_exact(&mut length).await?;
+    if length == HANDSHAKE_START {
+        return Err(PeerError::NoTicket);
+    }
+    let length = usize::from(u16::from_be_bytes(length));
+    if length > MAX_TICKET_LENGTH {
+        return Err(TicketError::Oversized.into());
+    }
+    let mut bytes = vec![0; length];
+    transport.reader.read_exact(&mut bytes).await?;
+    Ok(SignedTicket::new(bytes)?)
+}
+
+async fn read_handshake(transport: &mut Transport) -> Result<Handshake, PeerError> {
     let mut bytes = [0; HANDSHAKE_LENGTH];
-    // The first byte tells another protocol, so nobody waits for the other 67.
-    transport.reader.read_exact(&mut bytes[..1]).await?;
-    if bytes[0] != 19 {
-        return Err(PeerError::OtherProtocol);
-    }
-    transport.reader.read_exact(&mut bytes[1..]).await?;
+    transport.reader.read_exact(&mut bytes).await?;
     Handshake::decode(&bytes).ok_or(PeerError::OtherProtocol)
 }
 
-/// Answers the handshake of a peer that dialled us.
-pub(crate) async fn answer(mut transport: Transport, theirs: Handshake, own_id: PeerId) -> Result<OpenPeer, PeerError> {
-    let ours = own_handshake(theirs.info_hash, own_id).encode();
-    timeout(HANDSHAKE_TIMEOUT, transport.writer.write_all(&ours)).await??;
-    Ok(open(transport, theirs, Direction::Accepted))
-}
-
-fn own_handshake(info_hash: InfoHash, peer_id: PeerId) -> Handshake {
-    Handshake { info_hash, peer_id, fast: true, extended: true }
-}
-
-fn open(transport: Transport, theirs: Handshake, direction: Direction) -> OpenPeer {
-    let key = own_key(theirs.peer_id);
-    OpenPeer { transport, key, direction, fast: theirs.fast, extended: theirs.extended }
+fn open(transport: Transport, ticket: Ticket, theirs: Handshake, direction: Direction) -> OpenPeer {
+    OpenPeer { transport, ticket, direction, fast: theirs.fast, extended: theirs.extended }
 }

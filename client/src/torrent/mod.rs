@@ -10,11 +10,10 @@ use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::control::PeerContact;
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::Geometry;
-use mini_torrent_common::hash::{InfoHash, PeerId, Sha256Hash};
+use mini_torrent_common::hash::{GroupId, InfoHash, Sha256Hash};
 use mini_torrent_common::metainfo::PieceHashes;
 use mini_torrent_common::tls::PublicKey;
 use mini_torrent_engine::PieceOrder;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -22,7 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::disk::FileStamp;
-use crate::peer::OpenPeer;
+use crate::peer::{GroupTorrent, OpenPeer, Opener};
 
 /// Messages from connections that wait for a torrent; each holds at most one read from a socket.
 const MAILBOX: usize = 64;
@@ -42,16 +41,24 @@ const OPEN_RETRY: Duration = Duration::from_secs(1);
 const DISK_RETRY: Duration = Duration::from_secs(5);
 
 /// What a torrent is and what for.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct TorrentPlan {
     pub(crate) info_hash: InfoHash,
+    /// The group that its file belongs to: only its members take part.
+    pub(crate) group: GroupId,
     pub(crate) geometry: Geometry,
-    pub(crate) peer_id: PeerId,
-    /// The address that connections are opened from, if it is a particular one.
-    pub(crate) own_ip: IpAddr,
+    pub(crate) own_key: PublicKey,
+    pub(crate) opener: Opener,
     /// Whether peers on loopback may be dialled: only where the tracker itself is there.
     pub(crate) loopback: bool,
     pub(crate) purpose: Purpose,
+}
+
+impl TorrentPlan {
+    /// The torrent as connections name it.
+    fn name(&self) -> GroupTorrent {
+        GroupTorrent { info_hash: self.info_hash, group: self.group }
+    }
 }
 
 /// What a torrent is for.
@@ -91,8 +98,6 @@ pub(crate) enum Control {
     PeersCame(Vec<PeerContact>),
     /// The tracker says that peers left.
     PeersLeft(Vec<PublicKey>),
-    /// The user of this client is no member of the group any more.
-    MemberLeft(PeerId),
     /// How many bytes of unverified pieces this torrent may hold.
     BufferBytes(u64),
 }

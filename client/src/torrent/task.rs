@@ -7,6 +7,7 @@ use mini_torrent_common::control::PeerContact;
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::PieceIndex;
 use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::ticket::Ticket;
 use mini_torrent_common::tls::PublicKey;
 use mini_torrent_engine::{self as engine, Action, Candidate, ConnectionId, Event, PeerKey};
 use std::collections::{HashMap, VecDeque};
@@ -26,6 +27,7 @@ use super::wire::{own_extended_handshake, to_engine, to_wire};
 use super::{
     Control, IDLE_TIMEOUT, KEEP_INTERVAL, MAILBOX, Purpose, Report, STATUS_INTERVAL, TorrentPlan, TorrentStatus,
 };
+use crate::admission::NotAdmitted;
 use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, ReadError};
 use crate::peer::{
     self, Connection, ConnectionEnd, MAX_QUEUED_REQUESTS, OpenPeer, PeerCommand, PeerError, QUEUED_BATCHES, Wire,
@@ -72,7 +74,8 @@ struct Peer {
     /// Commands of the round that is being handled.
     batch: Vec<PeerCommand>,
     closing: CancellationToken,
-    key: PeerKey,
+    /// What it was admitted with.
+    ticket: Ticket,
     remote: SocketAddr,
     fast: bool,
 }
@@ -126,7 +129,7 @@ impl Task {
         let config = engine::Config {
             geometry: plan.geometry,
             have,
-            own_key: peer::own_key(plan.peer_id),
+            own_key: PeerKey(plan.own_key.0),
             piece_order,
             limits,
             seed: rand::random(),
@@ -175,6 +178,7 @@ impl Task {
                 () = stop.cancelled() => {}
                 Some(control) = self.mailboxes.control.recv() => self.control(control),
                 Some(peer) = self.mailboxes.incoming.recv() => self.connected(peer),
+                Ok(()) = self.plan.opener.admissions.changed() => self.check_tickets(),
                 _ = self.wire_receiver.recv_many(&mut inputs, BATCH) => {
                     inputs.drain(..).for_each(|(connection, wire)| self.received(connection, wire));
                 }
@@ -235,18 +239,36 @@ impl Task {
                 let candidates = contacts
                     .iter()
                     .filter(|contact| may_dial(contact.address, self.plan.loopback))
-                    .map(|contact| Candidate { key: peer::own_key(contact.peer_id), address: contact.address });
+                    .map(|contact| Candidate { key: PeerKey(contact.key.0), address: contact.address });
                 let candidates = candidates.collect();
                 self.contacts.extend(contacts.into_iter().map(|contact| (contact.key, contact)));
                 self.engine.handle(now, Event::PeersFound(candidates));
             }
             Control::PeersLeft(keys) => {
-                for contact in keys.iter().filter_map(|key| self.contacts.remove(key)) {
-                    self.engine.handle(now, Event::PeerGone(peer::own_key(contact.peer_id)));
+                for key in keys {
+                    self.contacts.remove(&key);
+                    self.engine.handle(now, Event::PeerGone(PeerKey(key.0)));
                 }
             }
-            Control::MemberLeft(peer_id) => self.engine.handle(now, Event::Forget(peer::own_key(peer_id))),
             Control::BufferBytes(bytes) => self.engine.limit_buffer(bytes),
+        }
+    }
+
+    /// Lets go of peers whose tickets are not good any more.
+    fn check_tickets(&mut self) {
+        let now = Instant::now();
+        let admissions = self.plan.opener.admissions.borrow_and_update();
+        let refused = |peer: &Peer| admissions.check_again(&peer.ticket, now).err();
+        let refused: Vec<_> = self.peers.iter().filter_map(|(id, peer)| Some((*id, refused(peer)?))).collect();
+        drop(admissions);
+        for (id, reason) in refused {
+            let Some(peer) = self.peers.get(&id) else { continue };
+            tracing::info!(user = %peer.ticket.user, remote = %peer.remote, %reason, "a connection is ended");
+            peer.closing.cancel();
+            // One whose ticket has only expired comes back with another.
+            if reason == NotAdmitted::Revoked {
+                self.engine.handle(now, Event::Forget(PeerKey(peer.ticket.holder.0)));
+            }
         }
     }
 
@@ -256,8 +278,15 @@ impl Task {
         let (commands, command_receiver) = mpsc::channel(QUEUED_BATCHES);
         let closing = CancellationToken::new();
         let remote = open.transport.remote;
-        let peer =
-            Peer { commands, batch: Vec::new(), closing: closing.clone(), key: open.key, remote, fast: open.fast };
+        let key = PeerKey(open.ticket.holder.0);
+        let peer = Peer {
+            commands,
+            batch: Vec::new(),
+            closing: closing.clone(),
+            ticket: open.ticket,
+            remote,
+            fast: open.fast,
+        };
         self.peers.insert(id, peer);
         let connection = Connection {
             id,
@@ -269,7 +298,7 @@ impl Task {
             closing,
         };
         self.connections.spawn(connection.run());
-        let (key, direction, fast) = (open.key, open.direction, open.fast);
+        let (direction, fast) = (open.direction, open.fast);
         tracing::debug!(%remote, ?direction, "a peer is connected");
         self.engine.handle(Instant::now(), Event::Connected { connection: id, key, direction, fast });
         // What we have comes first (BEP 3), then what we can (BEP 10).
@@ -277,6 +306,8 @@ impl Task {
         if open.extended {
             self.command(id, PeerCommand::Send(own_extended_handshake()));
         }
+        // It may have been revoked while the connection was on its way here.
+        self.check_tickets();
     }
 
     fn received(&mut self, connection: ConnectionId, wire: Wire) {
@@ -361,6 +392,7 @@ impl Task {
         if self.obstacle.as_ref().is_some_and(|(_, retry)| *retry <= now) {
             self.try_again();
         }
+        self.check_tickets();
         let stats = self.engine.stats(now);
         self.mailboxes.status.send_replace(TorrentStatus {
             done_bytes: stats.have_bytes,
@@ -434,15 +466,16 @@ impl Task {
     }
 
     fn dial(&mut self, Candidate { key, address }: Candidate) {
-        let (own_ip, info_hash, peer_id) = (self.plan.own_ip, self.plan.info_hash, self.plan.peer_id);
-        self.dials.spawn(async move { (key, peer::dial(address, own_ip, info_hash, peer_id, key).await) });
+        let (opener, torrent) = (self.plan.opener.clone(), self.plan.name());
+        self.dials.spawn(async move { (key, opener.dial(address, PublicKey(key.0), torrent).await) });
     }
 
     fn banned(&self, key: PeerKey, reason: engine::PeerMisbehavior) {
-        let contact = self.contacts.values().find(|contact| peer::own_key(contact.peer_id) == key);
-        let remote = self.peers.values().find(|peer| peer.key == key).map(|peer| peer.remote);
-        let user = contact.map_or_else(|| "unknown".to_owned(), |contact| contact.user.to_string());
-        let address = remote.or(contact.map(|contact| contact.address));
+        let contact = self.contacts.get(&PublicKey(key.0));
+        let peer = self.peers.values().find(|peer| peer.ticket.holder.0 == key.0);
+        let user = peer.map(|peer| &peer.ticket.user).or(contact.map(|contact| &contact.user));
+        let user = user.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let address = peer.map(|peer| peer.remote).or(contact.map(|contact| contact.address));
         tracing::warn!(%user, ?address, ?reason, torrent = %self.plan.info_hash, "a peer is banned");
     }
 
