@@ -7,13 +7,18 @@ define stage
 	@echo "== $(1)"; start=$$(date +%s); $(2) && echo "== $(1): $$(( $$(date +%s) - start )) s"
 endef
 
-.PHONY: build test format lint doc unit demo bench torture clean help
+# How long `make fuzz` feeds each target, in seconds.
+FUZZ_SECONDS ?= 60
+FUZZ_TARGETS := $(basename $(notdir $(sort $(wildcard fuzz/fuzz_targets/*.rs))))
+
+.PHONY: build test format lint doc unit demo bench torture fuzz clean help
 
 help:
 	@echo "make demo     build, then play the main job on loopback: a tracker, three clients, one file"
 	@echo "make test     everything that must pass: format, lints, docs, all tests"
 	@echo "make bench    measure what docs/benchmarks.md lists"
 	@echo "make torture  kill trackers, seeders and leechers at hundreds of seeded moments"
+	@echo "make fuzz     feed each parser that faces the network for a minute"
 	@echo "make build    the release binaries, in target/release"
 
 build:
@@ -41,6 +46,18 @@ bench: build
 
 torture: build
 	target/release/torture
+
+# What the fuzzer finds new stays in a directory of its own and goes with it; what breaks a target stays in
+# fuzz/artifacts. Instrumentation needs no nightly compiler without a sanitizer.
+fuzz:
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
+		echo "make fuzz needs cargo-fuzz; this installs it: cargo install cargo-fuzz --locked" >&2; exit 1; }
+	@set -e; found=$$(mktemp -d); trap 'rm -rf "$$found"' EXIT; \
+	for target in $(FUZZ_TARGETS); do \
+		echo "== fuzz $$target"; mkdir "$$found/$$target"; \
+		$(CARGO) fuzz run --sanitizer none $$target "$$found/$$target" fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -print_funcs=0 -verbosity=0; \
+	done
 
 clean:
 	$(CARGO) clean

@@ -1,9 +1,10 @@
 //! A client as a process in script mode with `--json`, its input kept open: commands, answers, events.
 
 use crate::running::Running;
-use crate::scene::{Scene, log_text};
+use crate::scene::{Scene, identity_in, log_text};
 use crate::tracker::Tracker;
 use crate::waiting::{DEADLINE, eventually};
+use mini_torrent_common::tls::PublicKey;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -25,12 +26,14 @@ pub struct ClientSettings {
     pub listen: String,
     /// More options.
     pub options: Vec<String>,
+    /// What stands in its environment besides ours.
+    pub environment: Vec<(String, String)>,
 }
 
 impl ClientSettings {
     /// A client on a free port.
     pub fn new(name: &str) -> Self {
-        Self { name: name.into(), listen: ANY_PORT.into(), options: Vec::new() }
+        Self { name: name.into(), listen: ANY_PORT.into(), options: Vec::new(), environment: Vec::new() }
     }
 
     /// Listens there instead.
@@ -42,6 +45,12 @@ impl ClientSettings {
     /// Adds an option.
     pub fn option(mut self, option: &str) -> Self {
         self.options.push(option.into());
+        self
+    }
+
+    /// Logs what the client did about other peers too.
+    pub fn with_debug_log(mut self) -> Self {
+        self.environment.push(("MINI_TORRENT_LOG".into(), "debug".into()));
         self
     }
 }
@@ -140,6 +149,24 @@ impl Client {
     /// Everything in its log files.
     pub fn log(&self) -> String {
         log_text(&self.data_dir())
+    }
+
+    /// Waits until its log has this text behind the first `from` bytes.
+    ///
+    /// # Panics
+    /// When it does not within [`DEADLINE`].
+    pub fn wait_logged(&self, from: usize, text: &str) {
+        eventually(&format!("{} logs: {text}", self.settings.name), || {
+            self.log().get(from..).is_some_and(|new| new.contains(text)).then_some(())
+        });
+    }
+
+    /// The key that it proves to others.
+    ///
+    /// # Panics
+    /// When its key file is not there.
+    pub fn key(&self) -> PublicKey {
+        identity_in(&self.data_dir()).public()
     }
 
     /// The process.
@@ -338,6 +365,7 @@ fn launch(scene: &Scene, info_file: &Path, settings: &ClientSettings) -> Running
     let mut command = scene.client_command(&[&settings.listen]);
     command.arg(info_file).arg("--json").arg("--data-dir").arg(data_dir(scene, &settings.name));
     command.args(&settings.options).current_dir(scene.path(&settings.name));
+    command.envs(settings.environment.iter().map(|(key, value)| (key, value)));
     scene.start(&settings.name, &mut command)
 }
 

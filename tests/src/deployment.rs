@@ -3,6 +3,7 @@
 use crate::client::{Client, ClientSettings, password_of};
 use crate::scene::{Programs, Scene};
 use crate::tracker::Tracker;
+use crate::wire_link::Pass;
 use crate::wire_member::{Content, WireMember};
 use crate::wire_seeder::{Conduct, WireSeeder};
 use std::sync::Arc;
@@ -116,10 +117,23 @@ impl Deployment {
 
     /// Adds a member of [`GROUP`] that shares `content` and serves it as it likes.
     pub fn add_wire_seeder(&mut self, user: &str, content: &Content, conduct: Conduct) -> WireSeeder {
+        self.add_wire_seeder_with(user, content, conduct, |_| {})
+    }
+
+    /// As [`Self::add_wire_seeder`], showing others what `change` makes of its own pass.
+    pub fn add_wire_seeder_with(
+        &mut self,
+        user: &str,
+        content: &Content,
+        conduct: Conduct,
+        change: impl FnOnce(&mut Pass),
+    ) -> WireSeeder {
         let listener = WireSeeder::bind();
         let mut member = self.add_wire_member(user, WireSeeder::port_of(&listener));
         let torrent = member.share(GROUP, content);
-        WireSeeder::serve(listener, member, &torrent, content.clone(), conduct)
+        let mut pass = member.pass(torrent.group);
+        change(&mut pass);
+        WireSeeder::serve(listener, member, &torrent, content.clone(), conduct, pass)
     }
 }
 

@@ -98,3 +98,28 @@ pub fn same(a: impl AsRef<Path>, b: impl AsRef<Path>) -> bool {
 pub fn assert_same(a: impl AsRef<Path>, b: impl AsRef<Path>) {
     assert!(same(&a, &b), "{} differs from {}", a.as_ref().display(), b.as_ref().display());
 }
+
+/// Whether `needle` stands anywhere in `bytes`.
+pub fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|part| part == needle)
+}
+
+/// The files below a directory that hold `needle`.
+///
+/// # Panics
+/// When the directory cannot be read.
+pub fn files_with(dir: &Path, needle: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let entries = std::fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => found.extend(files_with(&path, needle)),
+            Ok(kind) if kind.is_file() && std::fs::read(&path).is_ok_and(|bytes| contains(&bytes, needle)) => {
+                found.push(path);
+            }
+            _ => {}
+        }
+    }
+    found
+}

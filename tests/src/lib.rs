@@ -5,6 +5,7 @@
 //! fails, it prints all of it. A [`Deployment`] is a scene with a tracker and members. Every wait has a
 //! deadline and a condition; nothing sleeps for a while and hopes. Everything ends with the value that started it.
 
+pub mod capture;
 pub mod client;
 pub mod crowd;
 pub mod deployment;
@@ -16,6 +17,7 @@ pub mod terminal;
 pub mod tracker;
 pub mod waiting;
 pub mod wire_leecher;
+pub mod wire_link;
 pub mod wire_member;
 pub mod wire_seeder;
 

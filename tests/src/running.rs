@@ -1,6 +1,6 @@
 //! A running program with its three streams: every line it prints is kept, and waits look at the lines.
 
-use crate::waiting::{DEADLINE, eventually_within};
+use crate::waiting::{DEADLINE, eventually_within, skipped};
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -235,9 +235,33 @@ impl Running {
         self.status_kib("VmRSS:") * 1024
     }
 
-    /// How many bytes it read from files and pipes so far; sockets do not count.
-    pub fn bytes_read(&self) -> u64 {
-        proc_number(&self.proc_text("io"), "rchar:")
+    /// How many bytes it read from files and pipes so far; sockets do not count. `None` where the system does not say:
+    /// our programs close their memory, and with it this number, to all but root.
+    pub fn bytes_read(&self) -> Option<u64> {
+        let text = self.proc_text("io");
+        (!text.is_empty()).then(|| proc_number(&text, "rchar:"))
+    }
+
+    /// Whether it has read less than `limit` bytes since [`Self::bytes_read`] said `before`; where the system does not
+    /// say, that is skipped.
+    pub fn has_read_less(&self, limit: u64, before: Option<u64>) -> bool {
+        match (before, self.bytes_read()) {
+            (Some(before), Some(now)) => now - before < limit,
+            _ => {
+                skipped("the system does not say how much a process read; root learns it");
+                true
+            }
+        }
+    }
+
+    /// The CPU time that it has used so far, in user and kernel mode, all threads together.
+    pub fn cpu_time(&self) -> Duration {
+        cpu_time_of(&self.proc_text("stat"))
+    }
+
+    /// The CPU time that this very process has used so far.
+    pub fn own_cpu_time() -> Duration {
+        cpu_time_of(&std::fs::read_to_string("/proc/self/stat").unwrap_or_default())
     }
 
     fn status_kib(&self, key: &str) -> u64 {
@@ -247,6 +271,13 @@ impl Running {
     fn proc_text(&self, file: &str) -> String {
         std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).unwrap_or_default()
     }
+}
+
+/// Reads `utime` and `stime` of a `stat` file: the 14th and 15th field, counted behind the name in brackets.
+fn cpu_time_of(stat: &str) -> Duration {
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    let ticks: u64 = fields.filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
 }
 
 /// The number behind `key` in a file of /proc.

@@ -2,6 +2,7 @@
 //! that is printed when the test fails.
 
 use crate::running::{Finished, Lines, Running};
+use mini_torrent_common::tls::Identity;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -196,6 +197,17 @@ pub fn log_files(dir: &Path) -> Vec<PathBuf> {
 pub fn log_text(dir: &Path) -> String {
     let texts = log_files(dir).into_iter().filter_map(|path| std::fs::read(path).ok());
     texts.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect()
+}
+
+/// The identity whose key file lies in a data directory.
+///
+/// # Panics
+/// When there is none.
+pub fn identity_in(data_dir: &Path) -> Identity {
+    let path = data_dir.join("identity.key");
+    let seed = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let seed = seed.as_slice().try_into().expect("a key file of 32 bytes");
+    Identity::from_seed(seed).expect("any seed makes a key")
 }
 
 fn tail(text: &str, n_lines: usize) -> String {

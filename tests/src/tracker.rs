@@ -1,8 +1,9 @@
 //! A tracker as a process: started on a free port, stopped in every way there is, started again on the same.
 
 use crate::running::Running;
-use crate::scene::{Scene, log_text};
+use crate::scene::{Scene, identity_in, log_text};
 use crate::waiting::{DEADLINE, eventually};
+use mini_torrent_common::tls::Identity;
 use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -87,6 +88,11 @@ impl Tracker {
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
         self.scene.path(&format!("{}.data", self.name))
+    }
+
+    /// The deployment's identity, for what only a thief of its key could do.
+    pub fn identity(&self) -> Identity {
+        identity_in(&self.data_dir())
     }
 
     /// Everything in its log files.

@@ -1,13 +1,15 @@
 //! A downloader that speaks the peer wire protocol by itself: it asks a client for blocks one by one.
 
 use crate::deployment::{Deployment, GROUP};
+use crate::waiting::eventually_within;
+use crate::wire_link::{Pass, WireLink};
 use crate::wire_member::WireMember;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mini_torrent_common::control::{ListingId, PeerContact, Presence, Request, Response};
 use mini_torrent_common::geometry::{BLOCK_LENGTH, Geometry, PIECE_LENGTH};
-use mini_torrent_common::peer_wire::{self, BlockRange, HANDSHAKE_LENGTH, Handshake, Message};
-use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use mini_torrent_common::peer_wire::{BlockRange, Handshake, Message};
+use std::io;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 /// How long an answer may take before it counts as none.
@@ -17,10 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct WireLeecher {
     member: WireMember,
-    peer: SocketAddr,
+    peer: PeerContact,
+    pass: Pass,
     handshake: Handshake,
-    socket: TcpStream,
-    incoming: BytesMut,
+    link: WireLink,
     geometry: Geometry,
     is_choked: bool,
 }
@@ -37,33 +39,79 @@ impl WireLeecher {
             panic!("{file} is not listed")
         };
         member.announce(listing.id, Presence::Leeching);
-        let peer = seeder_of(&mut member, listing.id).address;
+        let peer = seeder_of(&mut member, listing.id);
+        let pass = member.pass(listing.group);
         let geometry = Geometry::new(listing.draft.size, u64::from(PIECE_LENGTH)).expect("a size");
         let info_hash = listing.draft.info_hash;
         let handshake = Handshake { info_hash, peer_id: member.peer_id(), fast: true, extended: true };
-        let socket = shake_hands(peer, &handshake);
-        let mut leecher =
-            Self { member, peer, handshake, socket, incoming: BytesMut::new(), geometry, is_choked: true };
+        let link = shake_hands(&pass, &peer, &handshake);
+        let mut leecher = Self { member, peer, pass, handshake, link, geometry, is_choked: true };
         leecher.begin();
         leecher
     }
 
-    /// Connects anew, as itself, after the connection ended.
+    /// Connects to a client at this address with the ticket that it has, and no further.
+    ///
+    /// # Errors
+    /// When it is not admitted.
+    pub fn knock_at(&self, address: SocketAddr) -> io::Result<()> {
+        self.pass.dial(address, self.peer.key).map(drop)
+    }
+
+    /// As [`Self::knock_at`], where it was connected before.
+    ///
+    /// # Errors
+    /// When it is not admitted.
+    pub fn knock(&self) -> io::Result<()> {
+        self.knock_at(self.peer.address)
+    }
+
+    /// Looks for the same peer at another address from now on.
+    pub fn move_to(&mut self, address: SocketAddr) {
+        self.peer.address = address;
+    }
+
+    /// Gets a new ticket.
+    ///
+    /// # Panics
+    /// When the tracker refuses.
+    pub fn renew_ticket(&mut self) {
+        self.pass = self.member.pass(self.pass.group);
+    }
+
+    /// Waits until the peer has closed the connection.
+    ///
+    /// # Panics
+    /// When it is open after `limit`.
+    pub fn wait_closed(&mut self, limit: Duration) {
+        let start = Instant::now();
+        let closed = self.is_closed();
+        assert!(closed && start.elapsed() < limit, "not closed within {limit:?}");
+    }
+
+    /// Connects anew, as itself, after the connection ended. The peer may need a moment to notice that it did.
     ///
     /// # Panics
     /// When the peer does not let us ask.
     pub fn come_again(&mut self) {
-        self.socket = shake_hands(self.peer, &self.handshake);
-        self.incoming.clear();
-        self.is_choked = true;
-        self.begin();
+        self.link.shut_down();
+        eventually_within(PATIENCE, "the peer lets us ask", || {
+            self.link = shake_hands(&self.pass, &self.peer, &self.handshake);
+            self.is_choked = true;
+            self.try_begin().ok()
+        });
     }
 
     fn begin(&mut self) {
-        self.send(&[Message::HaveNone, Message::Interested]).expect("the peer listens");
+        self.try_begin().expect("the peer lets us ask");
+    }
+
+    fn try_begin(&mut self) -> io::Result<()> {
+        self.send(&[Message::HaveNone, Message::Interested])?;
         while self.is_choked {
-            self.read().expect("the peer lets us ask");
+            self.read()?;
         }
+        Ok(())
     }
 
     /// Sends bytes that need not be a message.
@@ -71,7 +119,7 @@ impl WireLeecher {
     /// # Errors
     /// When the connection fails.
     pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.socket.write_all(bytes)
+        self.link.send(bytes)
     }
 
     /// Waits until the peer has closed the connection; whether it did.
@@ -94,9 +142,7 @@ impl WireLeecher {
     /// # Errors
     /// When the connection fails.
     pub fn send(&mut self, messages: &[Message]) -> io::Result<()> {
-        let mut bytes = BytesMut::new();
-        messages.iter().for_each(|message| message.encode(&mut bytes));
-        self.socket.write_all(&bytes)
+        self.link.send_messages(messages)
     }
 
     /// The next message.
@@ -104,23 +150,13 @@ impl WireLeecher {
     /// # Errors
     /// When the connection fails, ends, or stays silent.
     pub fn read(&mut self) -> io::Result<Message> {
-        loop {
-            let decoded = peer_wire::decode(&mut self.incoming, self.geometry.n_pieces()).map_err(io::Error::other)?;
-            if let Some(message) = decoded {
-                match message {
-                    Message::Choke => self.is_choked = true,
-                    Message::Unchoke => self.is_choked = false,
-                    _ => {}
-                }
-                return Ok(message);
-            }
-            let mut buffer = [0; 32 * 1024];
-            let n = self.socket.read(&mut buffer)?;
-            if n == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            self.incoming.extend_from_slice(&buffer[..n]);
+        let message = self.link.read_message(self.geometry.n_pieces())?;
+        match message {
+            Message::Choke => self.is_choked = true,
+            Message::Unchoke => self.is_choked = false,
+            _ => {}
         }
+        Ok(message)
     }
 
     /// Fetches the first block of a piece.
@@ -155,14 +191,13 @@ impl WireLeecher {
     }
 }
 
-fn shake_hands(peer: SocketAddr, handshake: &Handshake) -> TcpStream {
-    let mut socket = TcpStream::connect(peer).expect("the peer accepts");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a socket takes a timeout");
-    socket.write_all(&handshake.encode()).expect("the peer listens");
-    let mut bytes = [0; HANDSHAKE_LENGTH];
-    socket.read_exact(&mut bytes).expect("the peer shakes hands");
-    assert_eq!(Handshake::decode(&bytes).map(|theirs| theirs.info_hash), Some(handshake.info_hash));
-    socket
+fn shake_hands(pass: &Pass, peer: &PeerContact, handshake: &Handshake) -> WireLink {
+    let link = pass.dial(peer.address, peer.key).expect("the peer admits us");
+    link.set_patience(Some(PATIENCE)).expect("a socket takes a timeout");
+    link.send(&handshake.encode()).expect("the peer listens");
+    let theirs = link.read_handshake().expect("the peer shakes hands");
+    assert_eq!(theirs.info_hash, handshake.info_hash);
+    link
 }
 
 fn seeder_of(member: &mut WireMember, listing: ListingId) -> PeerContact {

@@ -3,15 +3,16 @@
 
 use bytes::BytesMut;
 use mini_torrent_common::control::{
-    Announcement, ClientMessage, ControlCodec, Event, Hello, INFO_PAGE_LENGTH, Listing, ListingDraft, ListingId,
-    MAX_FRAME_LENGTH, MAX_VERSION, MIN_VERSION, Offer, Presence, Refusal, Request, Response, TrackerMessage, Welcome,
+    Admission, Announcement, ClientMessage, ControlCodec, Event, Hello, INFO_PAGE_LENGTH, Listing, ListingDraft,
+    ListingId, MAX_FRAME_LENGTH, MAX_VERSION, MIN_VERSION, Offer, Presence, Refusal, Request, Response, TrackerMessage,
+    Welcome,
 };
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
 use mini_torrent_common::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
 use mini_torrent_common::metainfo::{Info, PieceHashes};
 use mini_torrent_common::names::GroupName;
 use mini_torrent_common::secret::{Password, SessionToken};
-use mini_torrent_common::tls;
+use mini_torrent_common::tls::{self, Identity, PublicKey};
 use rustls::{ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::waiting::DEADLINE;
+use crate::wire_link::Pass;
 
 /// A file in memory that is to be shared.
 #[derive(Debug, Clone)]
@@ -34,6 +36,8 @@ pub struct Content {
 pub struct Torrent {
     /// The tracker's number for it.
     pub listing: ListingId,
+    /// Whose file it is.
+    pub group: GroupId,
     /// The swarm's name.
     pub info_hash: InfoHash,
     /// How it is divided.
@@ -87,6 +91,14 @@ impl Seed {
     pub fn random() -> Self {
         Self(rand::random())
     }
+
+    /// The key.
+    ///
+    /// # Panics
+    /// When the cryptographic library refuses it.
+    pub fn identity(&self) -> Identity {
+        Identity::from_seed(&self.0).expect("any seed makes a key")
+    }
 }
 
 /// A control connection.
@@ -95,6 +107,7 @@ pub struct WireMember {
     codec: ControlCodec<TrackerMessage, ClientMessage>,
     incoming: BytesMut,
     next_id: u32,
+    identity: Identity,
     peer_id: PeerId,
     welcome: Option<Welcome>,
     token: Option<SessionToken>,
@@ -138,7 +151,7 @@ impl WireMember {
     /// # Errors
     /// When the connection fails.
     pub fn connect_silently(tracker: SocketAddr, seed: Seed) -> io::Result<Self> {
-        let identity = tls::Identity::from_seed(&seed.0).map_err(io::Error::other)?;
+        let identity = seed.identity();
         let config = tls::control_client_config(&identity, None).map_err(io::Error::other)?;
         let tls = ClientConnection::new(Arc::new(config), tls::unnamed_server()).map_err(io::Error::other)?;
         let socket = TcpStream::connect_timeout(&tracker, DEADLINE)?;
@@ -150,6 +163,7 @@ impl WireMember {
             codec: ControlCodec::new(MAX_FRAME_LENGTH),
             incoming: BytesMut::new(),
             next_id: 1,
+            identity,
             peer_id,
             welcome: None,
             token: None,
@@ -171,6 +185,19 @@ impl WireMember {
     /// Its name in swarms.
     pub fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// The key that this connection proved.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The deployment's key.
+    ///
+    /// # Panics
+    /// Before the TLS handshake.
+    pub fn deployment(&self) -> PublicKey {
+        tls::peer_key(&self.stream.conn).expect("the tracker's key")
     }
 
     /// What the tracker said first.
@@ -277,8 +304,20 @@ impl WireMember {
     /// # Panics
     /// When the tracker refuses.
     pub fn sign_in(&mut self, user: &str, password: &str) {
-        let user = user.parse().expect("a user name");
-        let answer = self.ask(Request::Login { user, password: Password::new(password.into()) });
+        self.log_in(user, password, false);
+    }
+
+    /// Signs in, ending the user's session on another client.
+    ///
+    /// # Panics
+    /// When the tracker refuses.
+    pub fn sign_in_taking_over(&mut self, user: &str, password: &str) {
+        self.log_in(user, password, true);
+    }
+
+    fn log_in(&mut self, user: &str, password: &str, takeover: bool) {
+        let (user, password) = (user.parse().expect("a user name"), Password::new(password.into()));
+        let answer = self.ask(Request::Login { user, password, takeover });
         self.keep_token(answer);
     }
 
@@ -325,16 +364,37 @@ impl WireMember {
         }
     }
 
+    /// A ticket for a group, and the revocations after that number; what happens later comes as events.
+    ///
+    /// # Panics
+    /// When the tracker refuses.
+    pub fn enter_group(&mut self, group: GroupId, after: u64) -> Admission {
+        match self.ask(Request::EnterGroup { group, after }) {
+            Response::Admission(admission) => admission,
+            other => panic!("not admitted: {other:?}"),
+        }
+    }
+
+    /// What it shows other members of a group.
+    ///
+    /// # Panics
+    /// When the tracker refuses.
+    pub fn pass(&mut self, group: GroupId) -> Pass {
+        let ticket = self.enter_group(group, 0).ticket.as_bytes().to_vec();
+        Pass { identity: self.identity.clone(), ticket, deployment: self.deployment(), group }
+    }
+
     /// Lists a file, or becomes a sharer of it.
     ///
     /// # Panics
     /// When the tracker refuses.
     pub fn share(&mut self, group: &str, content: &Content) -> Torrent {
-        let (draft, raw) = content.draft(self.group_id(group));
+        let group_id = self.group_id(group);
+        let (draft, raw) = content.draft(group_id);
         let info_hash = draft.info_hash;
         let geometry = Geometry::new(draft.size, u64::from(PIECE_LENGTH)).expect("a size");
         let listing = self.offer(group, draft, &raw).unwrap_or_else(|refusal| panic!("{refusal:?}"));
-        Torrent { listing, info_hash, geometry }
+        Torrent { listing, group: group_id, info_hash, geometry }
     }
 
     /// Offers a file with this raw `info` dictionary; its number.

@@ -4,14 +4,15 @@
 //! Each connection has two threads: one reads and notes requests, one serves those that the allowance covers.
 
 use crate::waiting::DEADLINE;
+use crate::wire_link::{Pass, WireLink};
 use crate::wire_member::{Content, Torrent, WireMember};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use mini_torrent_common::control::Presence;
 use mini_torrent_common::geometry::Geometry;
 use mini_torrent_common::hash::PeerId;
-use mini_torrent_common::peer_wire::{self, BlockRange, HANDSHAKE_LENGTH, Handshake, Message};
+use mini_torrent_common::peer_wire::{BlockRange, Handshake, Message};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -41,6 +42,8 @@ impl Conduct {
 pub struct Seen {
     /// The peers that came, in order; one that came twice stands twice.
     pub peers: Vec<PeerId>,
+    /// Connections that came to nothing before the peer named the file, each with what went wrong.
+    pub failed_openings: Vec<String>,
     /// Every request in the order of arrival.
     pub requests: Vec<(PeerId, BlockRange)>,
     /// What each peer said it has.
@@ -67,6 +70,7 @@ impl Seen {
 #[derive(Debug)]
 struct Shared {
     conduct: Conduct,
+    pass: Pass,
     handshake: Handshake,
     geometry: Geometry,
     content: Content,
@@ -125,19 +129,21 @@ impl WireSeeder {
         listener.local_addr().expect("a bound listener").port()
     }
 
-    /// Serves `content` to whoever comes, and says so to the tracker.
+    /// Serves `content` to members who come, proving and showing what `pass` has, and says so to the tracker.
     pub fn serve(
         listener: TcpListener,
         member: WireMember,
         torrent: &Torrent,
         content: Content,
         conduct: Conduct,
+        pass: Pass,
     ) -> Self {
         let handshake =
             Handshake { info_hash: torrent.info_hash, peer_id: member.peer_id(), fast: true, extended: false };
         let state = State { allowance: conduct.allowance, ..State::default() };
         let shared = Shared {
             conduct,
+            pass,
             handshake,
             geometry: torrent.geometry,
             content,
@@ -224,8 +230,9 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
             shared.change(|state| state.sockets.push(socket));
         }
         let shared = Arc::clone(shared);
-        std::thread::spawn(move || {
-            let _ = serve_peer(socket, &shared);
+        std::thread::spawn(move || match open(socket, &shared) {
+            Ok((link, peer)) => _ = serve_peer(&Arc::new(link), peer, &shared),
+            Err(error) => shared.change(|state| state.seen.failed_openings.push(error.to_string())),
         });
     }
 }
@@ -233,27 +240,37 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>) {
 /// Requests that are not served yet, of one connection.
 type Pending = Mutex<Option<VecDeque<BlockRange>>>;
 
-fn serve_peer(mut socket: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
-    let mut bytes = [0; HANDSHAKE_LENGTH];
-    socket.read_exact(&mut bytes)?;
-    let theirs = Handshake::decode(&bytes).filter(|theirs| theirs.info_hash == shared.handshake.info_hash);
-    let peer = theirs.ok_or(io::ErrorKind::InvalidData)?.peer_id;
+/// Up to the peer's handshake.
+fn open(socket: TcpStream, shared: &Shared) -> io::Result<(WireLink, PeerId)> {
+    let (link, _) = shared.pass.accept(socket)?;
+    let theirs = link.read_handshake()?;
+    if theirs.info_hash != shared.handshake.info_hash {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((link, theirs.peer_id))
+}
+
+fn serve_peer(link: &Arc<WireLink>, peer: PeerId, shared: &Arc<Shared>) -> io::Result<()> {
     if !admit(shared, peer) {
+        link.shut_down();
         return Ok(());
     }
-    socket.set_nodelay(true)?;
-    socket.write_all(&shared.handshake.encode())?;
-    send(&mut socket, &[Message::HaveAll, Message::Unchoke])?;
     let pending: Arc<Pending> = Arc::new(Mutex::new(Some(VecDeque::new())));
     let writer = {
-        let (socket, shared, pending) = (socket.try_clone()?, Arc::clone(shared), Arc::clone(&pending));
-        std::thread::spawn(move || write_blocks(socket, &shared, &pending))
+        let (link, shared, pending) = (Arc::clone(link), Arc::clone(shared), Arc::clone(&pending));
+        std::thread::spawn(move || write_blocks(&link, &shared, &pending))
     };
-    let result = read_requests(&mut socket, shared, peer, &pending);
+    let result = greet(link, shared).and_then(|()| read_requests(link, shared, peer, &pending));
     *lock(&pending) = None;
     shared.change(|state| state.seen.n_open -= 1);
     let _ = writer.join();
     result
+}
+
+fn greet(link: &WireLink, shared: &Shared) -> io::Result<()> {
+    link.set_patience(None)?;
+    link.send(&shared.handshake.encode())?;
+    link.send_messages(&[Message::HaveAll, Message::Unchoke])
 }
 
 fn admit(shared: &Shared, peer: PeerId) -> bool {
@@ -273,19 +290,9 @@ fn lock(pending: &Pending) -> MutexGuard<'_, Option<VecDeque<BlockRange>>> {
 }
 
 /// Notes what the peer wants and has, until it leaves.
-fn read_requests(socket: &mut TcpStream, shared: &Shared, peer: PeerId, pending: &Pending) -> io::Result<()> {
-    let n_pieces = shared.geometry.n_pieces();
-    let mut incoming = BytesMut::new();
-    let mut buffer = [0; 16 * 1024];
+fn read_requests(link: &WireLink, shared: &Shared, peer: PeerId, pending: &Pending) -> io::Result<()> {
     loop {
-        while let Some(message) = peer_wire::decode(&mut incoming, n_pieces).map_err(io::Error::other)? {
-            note(&message, shared, peer, pending);
-        }
-        let n = socket.read(&mut buffer)?;
-        if n == 0 {
-            return Ok(());
-        }
-        incoming.extend_from_slice(&buffer[..n]);
+        note(&link.read_message(shared.geometry.n_pieces())?, shared, peer, pending);
     }
 }
 
@@ -315,10 +322,10 @@ fn set_bits(bits: &[u8]) -> impl Iterator<Item = u32> + '_ {
 }
 
 /// Serves what the allowance covers, until the reader ends.
-fn write_blocks(mut socket: TcpStream, shared: &Shared, pending: &Pending) {
+fn write_blocks(link: &WireLink, shared: &Shared, pending: &Pending) {
     while let Some(range) = next_block(shared, pending) {
         let Some(message) = block_of(shared, range) else { return };
-        if send(&mut socket, &[message]).is_err() {
+        if link.send_messages(&[message]).is_err() {
             return;
         }
         shared.change(|state| state.seen.bytes_served += u64::from(range.length));
@@ -355,10 +362,4 @@ fn block_of(shared: &Shared, range: BlockRange) -> Option<Message> {
         bytes[middle] ^= 0x55;
     }
     Some(Message::Piece { index: range.index, begin: range.begin, block: Bytes::from(bytes) })
-}
-
-fn send(socket: &mut TcpStream, messages: &[Message]) -> io::Result<()> {
-    let mut bytes = BytesMut::new();
-    messages.iter().for_each(|message| message.encode(&mut bytes));
-    socket.write_all(&bytes)
 }

@@ -6,6 +6,7 @@ use mini_torrent_common::control::Request;
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::secret::Password;
 use mini_torrent_tests::client::{ClientSettings, password_of};
+use mini_torrent_tests::files::files_with;
 use mini_torrent_tests::{Client, Deployment, WireMember, eventually_within, programs};
 use std::time::Duration;
 
@@ -254,13 +255,7 @@ fn passwords_are_written_nowhere() {
     client.quit();
     deployment.tracker.terminate();
     for secret in [password_of("ann").as_str(), "not-the-password-9"] {
-        assert!(!dir_contains(deployment.scene.dir(), secret.as_bytes()), "{secret} is on disk");
+        let files = files_with(deployment.scene.dir(), secret.as_bytes());
+        assert!(files.is_empty(), "{secret} is in {files:?}");
     }
-}
-
-fn dir_contains(dir: &std::path::Path, needle: &[u8]) -> bool {
-    std::fs::read_dir(dir).unwrap().flatten().any(|entry| match entry.file_type().unwrap().is_dir() {
-        true => dir_contains(&entry.path(), needle),
-        false => std::fs::read(entry.path()).is_ok_and(|bytes| bytes.windows(needle.len()).any(|part| part == needle)),
-    })
 }

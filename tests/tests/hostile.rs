@@ -5,12 +5,14 @@
 
 use mini_torrent_common::hash::{InfoHash, PeerId};
 use mini_torrent_common::peer_wire::{BlockRange, Handshake, Message};
+use mini_torrent_common::tls;
 use mini_torrent_tests::files::{assert_same, random_bytes, random_file};
 use mini_torrent_tests::wire_leecher::WireLeecher;
 use mini_torrent_tests::wire_member::Seed;
 use mini_torrent_tests::{Client, DEADLINE, Deployment, GROUP, P, Running, WireMember, programs};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How much more memory a process may take while it is mistreated.
@@ -78,13 +80,21 @@ fn c9_random_bytes_harm_neither_port() {
     assert_served(&mut deployment);
 }
 
-/// C9: a TLS record, an HTTP request and a handshake, each cut at every length.
+/// How a member's TLS begins.
+fn client_hello() -> Vec<u8> {
+    let config = tls::peer_client_config(&Seed::random().identity()).unwrap();
+    let mut connection = rustls::ClientConnection::new(Arc::new(config), tls::unnamed_server()).unwrap();
+    let mut bytes = Vec::new();
+    connection.write_tls(&mut bytes).unwrap();
+    bytes
+}
+
+/// C9: a TLS handshake, an HTTP request and a plain handshake, each cut at every length.
 #[test]
 fn c9_truncated_openings_harm_neither_port() {
     let (mut deployment, peer_port, handshake) = sharing();
     let tracker_port = deployment.tracker.address();
-    let tls = [&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &random_bytes(80, 2)].concat();
-    for opening in [tls, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), handshake.encode().to_vec()] {
+    for opening in [client_hello(), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(), handshake.encode().to_vec()] {
         for length in 0..opening.len() {
             for address in [tracker_port, peer_port] {
                 let mut socket = connect(address);
@@ -264,15 +274,16 @@ fn a_peer_that_does_not_read_is_not_buffered_for() {
     flooding.join().unwrap();
 }
 
-/// A handshake for a swarm that the client does not share is turned away.
+/// A member's handshake for a swarm that the client does not share is turned away.
 #[test]
 fn b5_unknown_swarms_are_turned_away() {
     let (mut deployment, peer_port, handshake) = sharing();
+    let mut zed = deployment.add_wire_member("zed", 1);
+    let group = zed.group_id(GROUP);
     let unknown = Handshake { info_hash: InfoHash([9; 20]), ..handshake };
-    let mut socket = connect(peer_port);
-    socket.write_all(&unknown.encode()).unwrap();
-    let mut answer = Vec::new();
-    let _ = socket.read_to_end(&mut answer);
+    let link = zed.pass(group).dial(peer_port, deployment.clients[0].key()).unwrap();
+    link.send(&unknown.encode()).unwrap();
+    let answer = link.wait_closed();
     assert!(answer.is_empty(), "it says nothing: {answer:?}");
     assert_served(&mut deployment);
 }

@@ -1,4 +1,4 @@
-//! `make bench`: what issue 2 asks for, measured with the real programs on this machine, as a table.
+//! `make bench`: what the product promises of speed, measured with the real programs on this machine, as a table.
 //!
 //! Repetitions rotate over the cases, so that a slow minute of the machine hits all of them alike; compare
 //! only figures of one run. Files lie on tmpfs. Each case cleans up behind itself.
@@ -7,6 +7,7 @@
 mod accounts;
 mod figures;
 mod hashing;
+mod members;
 mod transfers;
 
 use clap::Parser;
@@ -18,7 +19,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Measures transfers, hashing and sign-in.
+/// Measures transfers, hashing, sign-in, and what it costs that only members are served.
 #[derive(Debug, Parser)]
 struct Options {
     /// Repetitions of each case
@@ -36,7 +37,11 @@ struct Options {
     /// Members that sign in at once
     #[arg(long, default_value_t = 200)]
     logins: u32,
-    /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins
+    /// Members online, and members removed, in the case of revocations
+    #[arg(long, default_value_t = 1000)]
+    members: usize,
+    /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins encryption handshakes revocations
+    /// login-timing flood
     cases: Vec<String>,
 }
 
@@ -63,7 +68,7 @@ struct Case {
     once: bool,
 }
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 12] = [
     Case { name: "1:1", run: transfers::one_to_one, once: false },
     Case { name: "4:1", run: transfers::four_to_one, once: false },
     Case { name: "1:8", run: transfers::one_to_eight, once: false },
@@ -71,6 +76,11 @@ const CASES: [Case; 7] = [
     Case { name: "hashing", run: hashing::upload, once: false },
     Case { name: "revive", run: accounts::revive, once: true },
     Case { name: "logins", run: accounts::logins, once: false },
+    Case { name: "encryption", run: members::encryption, once: false },
+    Case { name: "handshakes", run: members::handshakes, once: false },
+    Case { name: "revocations", run: members::revocations, once: true },
+    Case { name: "login-timing", run: members::login_timing, once: false },
+    Case { name: "flood", run: members::flood, once: false },
 ];
 
 fn main() -> ExitCode {

@@ -3,6 +3,7 @@
 use crate::Bench;
 use crate::figures::{Figures, Goal};
 use mini_torrent_tests::client::ClientSettings;
+use mini_torrent_tests::deployment::user_name;
 use mini_torrent_tests::files::{assert_same, random_file, sparse_file};
 use mini_torrent_tests::{Client, Deployment, GROUP, eventually_within};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 const MAX_MIB: f64 = 100.0;
 
 /// Seeders and leechers of one file, all online and nothing fetched yet.
-struct Swarm {
+pub(crate) struct Swarm {
     deployment: Deployment,
     n_seeders: usize,
     original: PathBuf,
@@ -23,8 +24,21 @@ struct Swarm {
 
 impl Swarm {
     fn new(bench: &Bench, n_seeders: usize, n_leechers: usize, make: impl FnOnce(&Path)) -> Self {
+        Self::with_options(bench, (n_seeders, n_leechers), &[], make)
+    }
+
+    /// Clients that are started with these options.
+    pub(crate) fn with_options(
+        bench: &Bench,
+        (n_seeders, n_leechers): (usize, usize),
+        options: &[&str],
+        make: impl FnOnce(&Path),
+    ) -> Self {
         let mut deployment = Deployment::on(bench.scene());
-        deployment.add_members(n_seeders + n_leechers);
+        for nth in 0..n_seeders + n_leechers {
+            let settings = ClientSettings::new(&user_name(nth));
+            deployment.add_member_with(options.iter().fold(settings, |settings, option| settings.option(option)));
+        }
         let original = deployment.scene.path("original");
         make(&original);
         for client in &mut deployment.clients[..n_seeders] {
@@ -41,7 +55,7 @@ impl Swarm {
     }
 
     /// From the first command to the last `[C]`.
-    fn fetch(&mut self) -> Duration {
+    pub(crate) fn fetch(&mut self) -> Duration {
         let start = Instant::now();
         for client in self.leechers() {
             let destination = client.path(FILE);
@@ -54,12 +68,17 @@ impl Swarm {
         start.elapsed()
     }
 
-    fn compare(&mut self) {
+    pub(crate) fn compare(&mut self) {
         let original = self.original.clone();
         for client in self.leechers() {
             assert_eq!(client.answer()["ok"], true);
             assert_same(&original, client.path(FILE));
         }
+    }
+
+    /// CPU time of all clients, from their start on.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        self.deployment.clients.iter().map(|client| client.running().cpu_time()).sum()
     }
 
     /// The most memory of any seeder and of any leecher, in MiB.
@@ -75,7 +94,7 @@ fn mib(bytes: u64) -> f64 {
 }
 
 /// Goodput of all leechers together in MB/s.
-fn goodput(bench_length: u64, n_leechers: u32, elapsed: Duration) -> f64 {
+pub(crate) fn goodput(bench_length: u64, n_leechers: u32, elapsed: Duration) -> f64 {
     bench_length as f64 * f64::from(n_leechers) / 1e6 / elapsed.as_secs_f64()
 }
 

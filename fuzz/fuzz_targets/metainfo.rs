@@ -1,0 +1,4 @@
+//! A raw `info` dictionary.
+
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mini_torrent_fuzz::metainfo(bytes));
