@@ -22,12 +22,18 @@ use tokio_util::codec::{Decoder, Encoder};
 
 #[path = "../engine/tests/event_list/mod.rs"]
 mod event_list;
+#[path = "ordinary.rs"]
+mod ordinary;
+
+pub use ordinary::{
+    announce_answer, announce_key, announce_query, magnet, mtorrent, peer_extension, torrent, udp_request, udp_response,
+};
 
 /// A target's function.
 pub type Target = fn(&[u8]);
 
 /// Every target, by the name of its file and of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("control_from_client", control_from_client),
     ("control_from_tracker", control_from_tracker),
     ("ticket", ticket),
@@ -37,6 +43,15 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("bencode", bencode),
     ("metainfo", metainfo),
     ("tracker_info", tracker_info),
+    ("torrent", torrent),
+    ("mtorrent", mtorrent),
+    ("magnet", magnet),
+    ("announce_query", announce_query),
+    ("announce_answer", announce_answer),
+    ("udp_request", udp_request),
+    ("udp_response", udp_response),
+    ("peer_extension", peer_extension),
+    ("announce_key", announce_key),
     ("engine_events", engine_events),
 ];
 

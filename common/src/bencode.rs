@@ -101,6 +101,14 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The values of the list, if it is one.
+    pub fn as_list(&self) -> Option<&[Value<'a>]> {
+        match self {
+            Self::List(values) => Some(values),
+            _ => None,
+        }
+    }
+
     /// The dictionary, if it is one.
     pub fn as_dictionary(&self) -> Option<&Dictionary<'a>> {
         match self {
@@ -111,6 +119,11 @@ impl<'a> Value<'a> {
 }
 
 impl<'a> Dictionary<'a> {
+    /// The keys and their values, in the order of the input.
+    pub fn entries(&self) -> impl Iterator<Item = (&'a [u8], &Value<'a>)> {
+        self.entries.iter().map(|entry| (entry.key, &entry.value))
+    }
+
     /// The value of a key.
     pub fn get(&self, key: &[u8]) -> Option<&Value<'a>> {
         self.entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value)
@@ -262,7 +275,19 @@ impl Writer {
         self
     }
 
-    /// Ends a dictionary.
+    /// Begins a list; its values follow.
+    pub fn begin_list(&mut self) -> &mut Self {
+        self.output.push(b'l');
+        self
+    }
+
+    /// Writes a value that is bencode already, as it stands.
+    pub fn raw(&mut self, value: &[u8]) -> &mut Self {
+        self.output.extend_from_slice(value);
+        self
+    }
+
+    /// Ends a dictionary or a list.
     pub fn end(&mut self) -> &mut Self {
         self.output.push(b'e');
         self

@@ -5,6 +5,8 @@
 //! a named bound, and never panics.
 
 pub mod address;
+pub mod announce;
+pub mod announce_key;
 pub mod bencode;
 pub mod bitfield;
 pub mod control;
@@ -12,11 +14,17 @@ pub mod error_code;
 pub mod escape;
 pub mod geometry;
 pub mod hash;
+pub mod magnet;
 pub mod metainfo;
+pub mod mtorrent;
 pub mod names;
+pub mod peer_extension;
 pub mod peer_wire;
+pub mod percent;
 pub mod revocation;
 pub mod secret;
 pub mod ticket;
 pub mod tls;
+pub mod torrent;
 pub mod tracker_info;
+pub mod udp_announce;

@@ -77,6 +77,9 @@ pub enum InfoError {
     /// More than one file.
     #[error("multi-file")]
     MultiFile,
+    /// Only version 2 of the protocol (BEP 52) can read it.
+    #[error("v2-only")]
+    V2Only,
     /// The name is not a safe file name.
     #[error("bad name: {0}")]
     Name(#[from] NameError),
@@ -92,7 +95,8 @@ impl Info {
     /// Reads a raw `info` dictionary.
     ///
     /// # Errors
-    /// When it is malformed, describes several files, or has an unsafe name.
+    /// When it is malformed, describes several files, has an unsafe name, or is of version 2 alone (BEP 52). One
+    /// that serves both versions is read as version 1.
     pub fn decode(raw: &[u8]) -> Result<Self, InfoError> {
         let value = bencode::decode(raw)?;
         let dictionary = value.as_dictionary().ok_or(InfoError::Key("info"))?;
@@ -102,6 +106,9 @@ impl Info {
         };
         let bytes =
             |key: &'static str| dictionary.get(key.as_bytes()).and_then(Value::as_bytes).ok_or(InfoError::Key(key));
+        if dictionary.get(b"pieces").is_none() && dictionary.get(b"meta version").is_some() {
+            return Err(InfoError::V2Only);
+        }
         if dictionary.get(b"files").is_some() {
             return Err(InfoError::MultiFile);
         }

@@ -5,8 +5,9 @@
 
 #![deny(clippy::indexing_slicing)]
 
-use crate::bencode::{self, Value, Writer};
 use crate::hash::{InfoHash, PeerId};
+pub use crate::peer_extension::ExtendedHandshake;
+use crate::peer_extension::{UT_METADATA, UT_PEX};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 /// The ALPN protocol name of connections between members, which carry this protocol behind two tickets.
@@ -114,6 +115,13 @@ pub enum Message {
     AllowedFast(u32),
     /// What the sender can (BEP 10).
     ExtendedHandshake(ExtendedHandshake),
+    /// A message of an extension that we speak (BEP 10); the module `peer_extension` reads its body.
+    Extended {
+        /// The receiver's number for the extension: ours in what is read, the peer's in what is sent.
+        number: u8,
+        /// What the extension says.
+        body: Bytes,
+    },
     /// A message of an extension or version that we do not speak.
     Unknown(u8),
 }
@@ -127,15 +135,6 @@ pub struct BlockRange {
     pub begin: u32,
     /// Length in bytes.
     pub length: u32,
-}
-
-/// The parts of the extension handshake (BEP 10) that we use.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ExtendedHandshake {
-    /// Name and version of the program (`v`).
-    pub client: Option<String>,
-    /// How many requests the sender queues (`reqq`).
-    pub max_requests: Option<u32>,
 }
 
 /// Why bytes are not a message. The sender is dropped.
@@ -217,6 +216,7 @@ fn decode_body(id: u8, mut body: Bytes) -> Result<Message, DecodeError> {
         20 if body.first() == Some(&EXTENDED_HANDSHAKE) => {
             Message::ExtendedHandshake(ExtendedHandshake::decode(body.get(1..).unwrap_or_default())?)
         }
+        20 if matches!(body.first(), Some(&UT_METADATA | &UT_PEX)) => Message::Extended { number: body.get_u8(), body },
         other => Message::Unknown(other),
     })
 }
@@ -248,6 +248,11 @@ impl Message {
             Self::ExtendedHandshake(handshake) => {
                 let body = [&[EXTENDED_HANDSHAKE][..], &handshake.encode()].concat();
                 put_bytes(out, 20, &body);
+            }
+            Self::Extended { number, body } => {
+                put_header(out, 20, 1 + body.len());
+                out.put_u8(*number);
+                out.put_slice(body);
             }
             Self::Unknown(id) => put_header(out, *id, 0),
         }
@@ -287,33 +292,6 @@ fn put_bytes(out: &mut BytesMut, id: u8, bytes: &[u8]) {
     out.put_slice(bytes);
 }
 
-impl ExtendedHandshake {
-    fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        // Some programs append bytes after the dictionary; only the dictionary counts.
-        let (value, _) = bencode::decode_prefix(body).map_err(|_| DecodeError::ExtendedHandshake)?;
-        let dictionary = value.as_dictionary().ok_or(DecodeError::ExtendedHandshake)?;
-        let client = dictionary.get(b"v").and_then(Value::as_bytes);
-        let max_requests = dictionary.get(b"reqq").and_then(Value::as_integer);
-        Ok(Self {
-            client: client.map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
-            max_requests: max_requests.and_then(|n| u32::try_from(n).ok()),
-        })
-    }
-
-    fn encode(&self) -> Vec<u8> {
-        let mut writer = Writer::default();
-        writer.begin_dictionary().bytes(b"m").begin_dictionary().end();
-        if let Some(n) = self.max_requests {
-            writer.bytes(b"reqq").integer(u64::from(n));
-        }
-        if let Some(client) = &self.client {
-            writer.bytes(b"v").bytes(client.as_bytes());
-        }
-        writer.end();
-        writer.finish()
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects)] // Bytes of the tests' own.
 mod tests {
@@ -328,7 +306,7 @@ mod tests {
 
     /// One of each kind, with its bytes as BEP 3, 6 and 10 give them.
     fn golden() -> Vec<(Message, &'static [u8])> {
-        let handshake = ExtendedHandshake { client: Some("x".into()), max_requests: Some(250) };
+        let handshake = ExtendedHandshake { client: Some("x".into()), max_requests: Some(250), ..Default::default() };
         vec![
             (Message::KeepAlive, b"\0\0\0\0"),
             (Message::Choke, b"\0\0\0\x01\0"),
@@ -349,6 +327,7 @@ mod tests {
             (Message::Reject(range()), b"\0\0\0\x0d\x10\0\0\0\x01\0\0\x40\0\0\0\x40\0"),
             (Message::AllowedFast(3), b"\0\0\0\x05\x11\0\0\0\x03"),
             (Message::ExtendedHandshake(handshake), b"\0\0\0\x1a\x14\0d1:mde4:reqqi250e1:v1:xe"),
+            (Message::Extended { number: UT_PEX, body: Bytes::from_static(b"de") }, b"\0\0\0\x04\x14\x02de"),
         ]
     }
 
@@ -432,7 +411,7 @@ mod tests {
         }
 
         #[test]
-        fn messages_decode_alike_however_they_are_cut(which in 0usize..16, cut in 0usize..40) {
+        fn messages_decode_alike_however_they_are_cut(which in 0usize..17, cut in 0usize..40) {
             let (message, bytes) = golden().swap_remove(which);
             let (head, tail) = bytes.split_at(cut.min(bytes.len()));
             let mut buffer = BytesMut::from(head);

@@ -4,9 +4,9 @@
 //! (`IP port`, `IP:port`, `[v6]:port`, `host:port`), with the tracker's number before and the pinned key
 //! (`sha256:…`) behind. `#` begins a comment.
 
+use crate::address::{parse_host, parse_joined, parse_port};
 use crate::tls::Fingerprint;
 use std::fmt;
-use std::net::IpAddr;
 
 /// Most trackers in one file.
 pub const MAX_TRACKERS: usize = 64;
@@ -126,33 +126,6 @@ fn check_number(word: &str, n_before: usize) -> Result<(), &'static str> {
         Ok(_) => Err("the number is not the tracker's place in the file"),
         Err(_) => Err("expected the tracker's number"),
     }
-}
-
-fn parse_port(word: &str) -> Option<u16> {
-    word.parse().ok().filter(|port| *port != 0)
-}
-
-/// `IP:port`, `[v6]:port` or `host:port`; a bare IPv6 address is not taken apart.
-fn parse_joined(word: &str) -> Option<(String, u16)> {
-    let (host, port) = word.rsplit_once(':')?;
-    let host = match host.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']').filter(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok())?,
-        None if host.contains(':') => return None,
-        None => host,
-    };
-    Some((parse_host(host)?, parse_port(port)?))
-}
-
-/// An IP address or a host name (RFC 1123: letters, digits, hyphens and dots).
-fn parse_host(word: &str) -> Option<String> {
-    if let Ok(address) = word.parse::<IpAddr>() {
-        return Some(address.to_string());
-    }
-    let numeric = word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-    let named = word.len() <= 253
-        && !word.starts_with('-')
-        && word.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'));
-    (named && !numeric && !word.is_empty()).then(|| word.to_ascii_lowercase())
 }
 
 #[cfg(test)]

@@ -53,6 +53,12 @@ pub(crate) const REVOCATION_PAGE: usize = PAGE_ROWS;
 pub(crate) const MAX_PENDING_REVOCATIONS: usize = 16_384;
 /// How long a revocation by another tracker on the same store may stay unnoticed.
 pub(crate) const REVOCATION_POLL: Duration = Duration::from_millis(500);
+/// How long an ordinary client is a peer after its announce, in whole ticks of 8 s.
+pub(crate) const ANNOUNCE_LEASE: Duration = Duration::from_secs(45 * 60);
+/// Peers of ordinary clients, over all swarms: 4 Mi.
+pub(crate) const MAX_ANNOUNCED_PEERS: usize = 4 * 1024 * 1024;
+/// Swarms of ordinary clients.
+pub(crate) const MAX_ANNOUNCED_SWARMS: usize = 256 * 1024;
 /// Listings that one connection announces.
 pub(crate) const MAX_ANNOUNCED: usize = 100_000;
 /// Swarms that one connection watches.

@@ -29,7 +29,11 @@ pub(super) fn to_wire(message: Outgoing, fast: bool, have: &Bitfield) -> Message
 /// What we can (BEP 10).
 pub(super) fn own_extended_handshake() -> Message {
     let client = Some(crate::AGENT.to_owned());
-    Message::ExtendedHandshake(ExtendedHandshake { client, max_requests: Some(MAX_QUEUED_REQUESTS) })
+    Message::ExtendedHandshake(ExtendedHandshake {
+        client,
+        max_requests: Some(MAX_QUEUED_REQUESTS),
+        ..ExtendedHandshake::default()
+    })
 }
 
 fn range_of(block: Block) -> BlockRange {
@@ -54,7 +58,7 @@ pub(super) fn to_engine(message: Message) -> (engine::Message, Option<Bytes>) {
         Message::HaveAll => engine::Message::HaveAll,
         Message::HaveNone => engine::Message::HaveNone,
         Message::ExtendedHandshake(theirs) => engine::Message::ExtendedHandshake { max_requests: theirs.max_requests },
-        Message::Unknown(_) => engine::Message::Unknown,
+        Message::Extended { .. } | Message::Unknown(_) => engine::Message::Unknown,
         Message::Piece { index, begin, block } => {
             let length = u32::try_from(block.len()).unwrap_or(u32::MAX);
             return (engine::Message::Block { index, begin, length }, Some(block));

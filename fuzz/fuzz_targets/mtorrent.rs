@@ -1,0 +1,4 @@
+//! The text of a `.mtorrent`.
+
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mini_torrent_fuzz::mtorrent(bytes));

@@ -1,0 +1,4 @@
+//! A packet from a UDP tracker.
+
+#![no_main]
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| mini_torrent_fuzz::udp_response(bytes));
