@@ -3,10 +3,11 @@
 
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::revocation::{Revocation, Revocations};
-use mini_torrent_common::ticket::{SignedTicket, TICKET_LIFE_MS, Ticket, TicketError};
+use mini_torrent_common::ticket::{CLOCK_TOLERANCE_MS, SignedTicket, TICKET_LIFE_MS, Ticket, TicketError};
 use mini_torrent_common::tls::PublicKey;
+use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
-use std::time::Instant;
+use std::time::Duration;
 
 /// Why a peer is not admitted. It is told nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,16 +26,33 @@ pub(crate) enum NotAdmitted {
     NoTracker,
 }
 
+/// A point on this machine's monotonic clock, which goes on while the machine is suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(Duration);
+
+impl Moment {
+    pub(crate) fn now() -> Self {
+        let now = clock_gettime(ClockId::Boottime);
+        let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
+        Self(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default()))
+    }
+
+    /// The time from `earlier` to this moment; zero if it is later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// The trackers' clock, kept on our monotonic one.
 #[derive(Debug, Clone, Copy)]
 struct TrackerClock {
-    heard: Instant,
+    heard: Moment,
     heard_ms: u64,
 }
 
 impl TrackerClock {
-    fn at_ms(&self, now: Instant) -> u64 {
-        let since = now.saturating_duration_since(self.heard);
+    fn at_ms(self, now: Moment) -> u64 {
+        let since = now.since(self.heard);
         self.heard_ms.saturating_add(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 }
@@ -67,7 +85,7 @@ impl Admissions {
     }
 
     /// A tracker has proved the deployment's key and told the time.
-    pub(crate) fn connected(&mut self, deployment: PublicKey, heard: Instant, heard_ms: u64) {
+    pub(crate) fn connected(&mut self, deployment: PublicKey, heard: Moment, heard_ms: u64) {
         self.tracker = Some((deployment, TrackerClock { heard, heard_ms }));
     }
 
@@ -102,14 +120,18 @@ impl Admissions {
         signed: SignedTicket,
         revocations: &[Revocation],
         is_last: bool,
-        now: Instant,
+        now: Moment,
     ) -> Result<(), NotAdmitted> {
+        self.revoke(revocations);
         let (deployment, clock) = self.tracker.ok_or(NotAdmitted::NoTracker)?;
-        let ticket = signed.open(deployment, self.own_key, clock.at_ms(now))?;
+        let ticket = signed.verify(deployment, self.own_key)?;
         if ticket.group != group {
             return Err(NotAdmitted::OtherGroup);
         }
-        self.revoke(revocations);
+        // It was issued just now: the tracker's clock was put right since we heard of it.
+        let is_off = ticket.issued_ms.abs_diff(clock.at_ms(now)) > CLOCK_TOLERANCE_MS / 2;
+        let clock = if is_off { TrackerClock { heard: now, heard_ms: ticket.issued_ms } } else { clock };
+        self.tracker = Some((deployment, clock));
         let known = revocations.last().map_or(0, |last| last.number).max(self.last_number(group));
         self.groups.insert(group, Entered { signed, ticket, last_number: known, is_current: is_last });
         self.revocations.forget_old(clock.at_ms(now));
@@ -126,6 +148,12 @@ impl Admissions {
         self.groups.get(&group).map_or(0, |entered| entered.last_number)
     }
 
+    /// The groups whose own ticket is revoked: the membership began anew, or has ended.
+    pub(crate) fn outdated(&self) -> Vec<GroupId> {
+        let covered = |entered: &Entered| self.revocations.cover(&entered.ticket);
+        self.groups.iter().filter(|(_, entered)| covered(entered)).map(|(group, _)| *group).collect()
+    }
+
     /// Whether a ticket for this group is held.
     pub(crate) fn has_entered(&self, group: GroupId) -> bool {
         self.groups.contains_key(&group)
@@ -137,7 +165,7 @@ impl Admissions {
     }
 
     /// The groups whose tickets are past half of their life, or whose revocations are not all known.
-    pub(crate) fn due(&self, now: Instant) -> Vec<GroupId> {
+    pub(crate) fn due(&self, now: Moment) -> Vec<GroupId> {
         let Some((_, clock)) = self.tracker else { return Vec::new() };
         let now_ms = clock.at_ms(now);
         let is_due = |entered: &Entered| {
@@ -147,7 +175,7 @@ impl Admissions {
     }
 
     /// Our ticket for a group, if it is good now.
-    pub(crate) fn own_ticket(&self, group: GroupId, now: Instant) -> Option<SignedTicket> {
+    pub(crate) fn own_ticket(&self, group: GroupId, now: Moment) -> Option<SignedTicket> {
         let (_, clock) = self.tracker?;
         let entered = self.groups.get(&group).filter(|entered| !entered.ticket.is_over(clock.at_ms(now)))?;
         Some(entered.signed.clone())
@@ -157,7 +185,7 @@ impl Admissions {
     ///
     /// # Errors
     /// Why the peer is not admitted.
-    pub(crate) fn judge(&self, signed: &SignedTicket, key: PublicKey, now: Instant) -> Result<Ticket, NotAdmitted> {
+    pub(crate) fn judge(&self, signed: &SignedTicket, key: PublicKey, now: Moment) -> Result<Ticket, NotAdmitted> {
         let (deployment, clock) = self.tracker.ok_or(NotAdmitted::NoTracker)?;
         let ticket = signed.open(deployment, key, clock.at_ms(now))?;
         if self.own_ticket(ticket.group, now).is_none() {
@@ -170,7 +198,7 @@ impl Admissions {
     ///
     /// # Errors
     /// Why its holder is not admitted any more.
-    pub(crate) fn check_again(&self, ticket: &Ticket, now: Instant) -> Result<(), NotAdmitted> {
+    pub(crate) fn check_again(&self, ticket: &Ticket, now: Moment) -> Result<(), NotAdmitted> {
         let (_, clock) = self.tracker.ok_or(NotAdmitted::NoTracker)?;
         if self.own_ticket(ticket.group, now).is_none() {
             return Err(NotAdmitted::OtherGroup);
@@ -187,7 +215,6 @@ mod tests {
     use super::*;
     use mini_torrent_common::ticket::{AccountId, Endorsement, TicketKey};
     use mini_torrent_common::tls::Identity;
-    use std::time::Duration;
 
     const GROUP: GroupId = GroupId([1; 16]);
     const NOW_MS: u64 = 1_800_000_000_000;
@@ -214,11 +241,15 @@ mod tests {
     }
 
     /// Client 3 is a member of the group.
-    fn entered(now: Instant) -> Admissions {
+    fn entered(now: Moment) -> Admissions {
         let mut admissions = Admissions::new(identity(3).public());
         admissions.connected(identity(1).public(), now, NOW_MS);
         admissions.enter(GROUP, ticket_of(3, GROUP, 1), &[], true, now).unwrap();
         admissions
+    }
+
+    fn later(now: Moment, by_ms: u64) -> Moment {
+        Moment(now.0 + Duration::from_millis(by_ms))
     }
 
     fn revocation(number: u64, account: u64, epoch: u64) -> Revocation {
@@ -227,7 +258,7 @@ mod tests {
 
     #[test]
     fn members_of_a_common_group_are_admitted_and_nobody_else() {
-        let now = Instant::now();
+        let now = Moment::now();
         let admissions = entered(now);
         let judge = |ticket, key: u8| admissions.judge(&ticket, identity(key).public(), now);
         assert_eq!(judge(ticket_of(4, GROUP, 1), 4).unwrap().account, AccountId(4));
@@ -239,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_revoked_member_is_out_at_once_and_in_again_with_a_new_epoch() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut admissions = entered(now);
         let key = identity(4).public();
         let shown = admissions.judge(&ticket_of(4, GROUP, 1), key, now).unwrap();
@@ -251,10 +282,10 @@ mod tests {
 
     #[test]
     fn tickets_of_both_sides_end_with_the_trackers_time() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut admissions = entered(now);
         let shown = admissions.judge(&ticket_of(4, GROUP, 1), identity(4).public(), now).unwrap();
-        let tomorrow = now + Duration::from_millis(TICKET_LIFE_MS) + Duration::from_secs(61);
+        let tomorrow = later(now, TICKET_LIFE_MS + 61_000);
         assert!(admissions.own_ticket(GROUP, tomorrow).is_none());
         assert_eq!(admissions.check_again(&shown, tomorrow), Err(NotAdmitted::OtherGroup));
         // The tracker's clock may say something else than ours.
@@ -264,10 +295,10 @@ mod tests {
 
     #[test]
     fn a_ticket_is_due_at_half_of_its_life_and_after_a_gap() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut admissions = entered(now);
         assert!(admissions.due(now).is_empty());
-        assert_eq!(admissions.due(now + Duration::from_millis(TICKET_LIFE_MS / 2)), [GROUP]);
+        assert_eq!(admissions.due(later(now, TICKET_LIFE_MS / 2)), [GROUP]);
         admissions.fell_behind();
         assert_eq!((admissions.is_current(GROUP), admissions.due(now)), (false, vec![GROUP]));
         admissions.cut_off();
@@ -276,7 +307,7 @@ mod tests {
 
     #[test]
     fn only_the_trackers_answers_move_the_number_that_is_asked_after() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut admissions = entered(now);
         admissions.revoke(&[revocation(9, 4, 1)]);
         assert_eq!(admissions.last_number(GROUP), 0);
@@ -286,9 +317,30 @@ mod tests {
         assert_eq!((admissions.last_number(GROUP), admissions.is_current(GROUP)), (7, true));
     }
 
+    /// The tracker's clock was put right by an hour while we were connected.
+    #[test]
+    fn the_clock_follows_the_tracker_by_our_own_tickets() {
+        let now = Moment::now();
+        for heard_ms in [NOW_MS - 3_600_000, NOW_MS + 3_600_000] {
+            let mut admissions = Admissions::new(identity(3).public());
+            admissions.connected(identity(1).public(), now, heard_ms);
+            admissions.enter(GROUP, ticket_of(3, GROUP, 1), &[], true, now).unwrap();
+            assert!(admissions.judge(&ticket_of(4, GROUP, 1), identity(4).public(), now).is_ok());
+        }
+    }
+
+    #[test]
+    fn an_own_ticket_that_is_revoked_is_seen() {
+        let now = Moment::now();
+        let mut admissions = entered(now);
+        assert!(admissions.outdated().is_empty());
+        admissions.revoke(&[revocation(1, 3, 1)]);
+        assert_eq!(admissions.outdated(), [GROUP]);
+    }
+
     #[test]
     fn a_session_that_ends_takes_everything_along() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut admissions = entered(now);
         admissions.leave_all();
         assert!(!admissions.has_entered(GROUP));
@@ -297,7 +349,7 @@ mod tests {
 
     #[test]
     fn a_ticket_for_another_group_or_key_is_not_taken_as_ours() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut admissions = entered(now);
         let other = GroupId([2; 16]);
         assert_eq!(admissions.enter(other, ticket_of(3, GROUP, 1), &[], true, now), Err(NotAdmitted::OtherGroup));

@@ -27,6 +27,11 @@ impl CommandError {
         Self::new(code, format!("{}: {error}", path.display()))
     }
 
+    /// The session that wanted this is over.
+    pub(crate) fn session_ended() -> Self {
+        Self::new(ErrorCode::SessionEnded, "the session that wanted this has ended")
+    }
+
     /// A task of ours ended without an answer, which happens only while the client shuts down.
     pub(crate) fn shutting_down() -> Self {
         Self::new(ErrorCode::Internal, "the client is shutting down")

@@ -5,7 +5,7 @@ use mini_torrent_common::hash::PeerId;
 use mini_torrent_common::tls::{Identity, SEED_LENGTH};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use zeroize::Zeroizing;
 
@@ -25,6 +25,7 @@ pub(crate) struct LockedDir {
 pub(crate) fn lock_data_dir(path: &Path) -> Result<LockedDir, StartError> {
     let io_error = |error| StartError::io(path, &error);
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error)?;
+    make_private(path)?;
     let lock = File::options().write(true).create(true).truncate(false).mode(0o600).open(path.join("lock"));
     let lock = lock.map_err(io_error)?;
     match lock.try_lock() {
@@ -35,6 +36,20 @@ pub(crate) fn lock_data_dir(path: &Path) -> Result<LockedDir, StartError> {
         }
         Err(std::fs::TryLockError::Error(error)) => Err(io_error(error)),
     }
+}
+
+/// Keys, state and log are nobody else's business, even in a directory that was there before.
+fn make_private(path: &Path) -> Result<(), StartError> {
+    let metadata = std::fs::metadata(path).map_err(|error| StartError::io(path, &error))?;
+    if metadata.uid() != rustix::process::geteuid().as_raw() {
+        let text = format!("{} belongs to another user; choose another with --data-dir", path.display());
+        return Err(StartError::new(ErrorCode::Io, text));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(path, private).map_err(|error| StartError::io(path, &error))?;
+    }
+    Ok(())
 }
 
 /// Reads the key of a data directory, or draws one at the first start.
@@ -72,7 +87,6 @@ pub(crate) fn draw_peer_id() -> PeerId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn the_key_stays_and_is_readable_by_its_user_alone() {
@@ -86,6 +100,8 @@ mod tests {
         assert_eq!(mode(&data_dir), 0o700);
         assert_eq!(lock_data_dir(&data_dir).unwrap_err().code, ErrorCode::DataDirInUse);
         drop(lock);
+        std::fs::set_permissions(&data_dir, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert!(lock_data_dir(&data_dir).is_ok());
+        assert_eq!(mode(&data_dir), 0o700, "open to others before");
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "TRACKER_INFO_FILE")]
     tracker_info: PathBuf,
 
-    /// Folder of this client's state [default: the XDG state directory, one folder per port]
+    /// Folder of this client's state, closed to other users [default: the XDG state directory, one folder per port]
     #[arg(long, value_name = "DIR", env = "MINI_TORRENT_DATA_DIR")]
     data_dir: Option<PathBuf>,
 

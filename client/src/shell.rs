@@ -224,11 +224,10 @@ fn slot_after(words: &[String]) -> Slot {
         ("help", 1) => Slot::Command,
         ("upload_file", 1) | ("download_file", 3) => Slot::Path,
         ("upload_file", 2) => Slot::Group,
-        ("download_file" | "stop_share" | "cancel_download" | "verify" | "wait", 1) => Slot::Group,
-        ("download_file" | "stop_share" | "cancel_download" | "verify" | "wait", 2) => Slot::File,
-        ("join_group" | "leave_group" | "list_requests" | "accept_request" | "reject_request" | "list_files", 1) => {
-            Slot::Group
-        }
+        ("download_file" | "stop_share" | "cancel_download" | "verify" | "wait" | "remove_file", 1) => Slot::Group,
+        ("download_file" | "stop_share" | "cancel_download" | "verify" | "wait" | "remove_file", 2) => Slot::File,
+        ("join_group" | "leave_group" | "list_requests" | "accept_request" | "reject_request" | "list_files", 1)
+        | ("remove_member" | "set_role" | "transfer_owner", 1) => Slot::Group,
         _ => Slot::Nothing,
     }
 }

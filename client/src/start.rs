@@ -4,10 +4,11 @@ use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::tls::{Fingerprint, Identity};
 use std::io::{self, IsTerminal};
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::BufReader;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,10 @@ const END_PATIENCE: Duration = Duration::from_millis(200);
 /// Threads for files and hashing. A download uses as many as it has pieces to check.
 const BLOCKING_THREADS: usize = 16;
 const MAILBOX: usize = 256;
+/// File descriptors kept for the state, the log, the trackers and the runtime.
+const RESERVED_FILES: usize = 64;
+/// Most connections to peers, if the file limit allows as many.
+const MAX_CONNECTIONS: usize = 8192;
 
 /// Exit statuses.
 const SUCCEEDED: u8 = 0;
@@ -45,6 +50,8 @@ struct Opened {
     state: State,
     pin: Option<Fingerprint>,
     dir: LockedDir,
+    /// Connections to peers that may be open at the same time.
+    n_connections: usize,
 }
 
 /// Runs the client; returns its exit status.
@@ -77,7 +84,7 @@ fn open(settings: &Settings) -> Result<Opened, StartError> {
     })?;
     listener.set_nonblocking(true).map_err(|error| StartError::new(ErrorCode::Io, error.to_string()))?;
     let dir = lock_data_dir(&settings.data_dir)?;
-    raise_file_limit();
+    let n_connections = connection_limit();
     let state_error = |error: crate::state::StateError| StartError::new(ErrorCode::Io, error.to_string());
     let state = State::open(&settings.data_dir).map_err(state_error)?;
     let in_file = settings.trackers.iter().find_map(|tracker| tracker.pin);
@@ -91,7 +98,7 @@ fn open(settings: &Settings) -> Result<Opened, StartError> {
         None => state.pin(&addresses).map_err(state_error)?,
     };
     let identity = load_identity(&settings.data_dir)?;
-    Ok(Opened { listener, identity, state, pin, dir })
+    Ok(Opened { listener, identity, state, pin, dir, n_connections })
 }
 
 /// The memory holds keys, passwords and tokens: it goes into no core dump, and other processes of the user cannot
@@ -103,12 +110,15 @@ fn keep_memory_private() {
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
-/// Many peers need many file descriptors: the soft limit becomes the hard one.
-fn raise_file_limit() {
+/// Many peers need many file descriptors: the soft limit becomes the hard one, and connections may use half of it.
+/// Each may need another one for its file.
+fn connection_limit() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // Refused only where it is not needed.
-    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
+    let is_raised = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).is_ok();
+    let n_files = if is_raised { limit.maximum } else { limit.current };
+    let n_files = n_files.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
+    (n_files.saturating_sub(RESERVED_FILES) / 2).clamp(1, MAX_CONNECTIONS)
 }
 
 /// Everything that runs, and what ends it.
@@ -157,7 +167,8 @@ fn start(settings: &Settings, opened: Opened, printer: Option<PromptPrinter>) ->
         true => Security::Plain { own_key },
         false => Security::tls(&opened.identity).map_err(io::Error::other)?,
     };
-    let opener = Opener { security, own_ip, peer_id, admissions: admitted };
+    let places = Arc::new(Semaphore::new(opened.n_connections));
+    let opener = Opener { security, own_ip, peer_id, admissions: admitted, places };
     let plan = LinkPlan {
         trackers: settings.trackers.clone(),
         identity: opened.identity,

@@ -52,6 +52,10 @@ pub(crate) fn parse_joined(word: &str) -> Option<(String, u16)> {
 
 /// An IP address or a host name (RFC 1123: letters, digits, hyphens and dots).
 pub(crate) fn parse_host(word: &str) -> Option<String> {
+    // With a port behind, it would read like a pin.
+    if word.eq_ignore_ascii_case("sha256") {
+        return None;
+    }
     if let Ok(address) = word.parse::<IpAddr>() {
         return Some(address.to_string());
     }

@@ -191,6 +191,18 @@ impl SignedTicket {
     /// # Errors
     /// The first thing that is wrong with it.
     pub fn open(&self, deployment: PublicKey, holder: PublicKey, now_ms: u64) -> Result<Ticket, TicketError> {
+        let ticket = self.verify(deployment, holder)?;
+        if now_ms.saturating_add(CLOCK_TOLERANCE_MS) < ticket.issued_ms {
+            return Err(TicketError::NotYetValid);
+        }
+        if ticket.is_over(now_ms) { Err(TicketError::Expired) } else { Ok(ticket) }
+    }
+
+    /// As [`SignedTicket::open`], but for the time.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn verify(&self, deployment: PublicKey, holder: PublicKey) -> Result<Ticket, TicketError> {
         if self.0.len() > MAX_TICKET_LENGTH {
             return Err(TicketError::Oversized);
         }
@@ -213,13 +225,7 @@ impl SignedTicket {
         if tolerated(ticket.issued_ms) < endorsement.from_ms || ticket.expires_ms > tolerated(endorsement.until_ms) {
             return Err(TicketError::KeyNotInUse);
         }
-        if ticket.holder != holder {
-            return Err(TicketError::OtherHolder);
-        }
-        if tolerated(now_ms) < ticket.issued_ms {
-            return Err(TicketError::NotYetValid);
-        }
-        if ticket.is_over(now_ms) { Err(TicketError::Expired) } else { Ok(ticket) }
+        if ticket.holder == holder { Ok(ticket) } else { Err(TicketError::OtherHolder) }
     }
 }
 

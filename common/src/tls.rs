@@ -4,6 +4,8 @@
 //! There are no certificates and no names: who the other side is, is its key. Sessions are never resumed and
 //! no data is sent early, so every connection proves its keys anew.
 
+pub mod records;
+
 use crate::control;
 use crate::hash::{HexError, Sha256Hash};
 use crate::peer_wire;
@@ -152,21 +154,25 @@ pub fn control_client_config(identity: &Identity, pin: Option<Fingerprint>) -> R
     client_config(identity, pin, control::ALPN)
 }
 
-/// The accepting side between members. The caller checks that [`peer_wire::ALPN`] was agreed on.
+/// The accepting side between members; its keys go to [`records`] after the handshake. The caller checks that [`peer_wire::ALPN`] was agreed on.
 ///
 /// # Errors
 /// When the cryptographic library refuses the configuration.
 pub fn peer_server_config(identity: &Identity) -> Result<ServerConfig, Error> {
-    server_config(identity, peer_wire::ALPN)
+    let mut config = server_config(identity, peer_wire::ALPN)?;
+    config.enable_secret_extraction = true;
+    Ok(config)
 }
 
-/// The dialling side between members. The caller compares [`peer_key`] with the key that it dialled before it
+/// The dialling side between members; its keys go to [`records`] after the handshake. The caller compares [`peer_key`] with the key that it dialled before it
 /// sends anything, and checks that [`peer_wire::ALPN`] was agreed on.
 ///
 /// # Errors
 /// When the cryptographic library refuses the configuration.
 pub fn peer_client_config(identity: &Identity) -> Result<ClientConfig, Error> {
-    client_config(identity, None, peer_wire::ALPN)
+    let mut config = client_config(identity, None, peer_wire::ALPN)?;
+    config.enable_secret_extraction = true;
+    Ok(config)
 }
 
 fn server_config(identity: &Identity, alpn: &[u8]) -> Result<ServerConfig, Error> {
@@ -337,12 +343,15 @@ mod tests {
     use super::*;
     use rustls::{ClientConnection, ServerConnection};
 
-    fn identity(byte: u8) -> Identity {
+    pub(super) fn identity(byte: u8) -> Identity {
         Identity::from_seed(&[byte; SEED_LENGTH]).unwrap()
     }
 
     /// Runs a handshake in memory.
-    fn handshake(client: ClientConfig, server: ServerConfig) -> Result<(ClientConnection, ServerConnection), Error> {
+    pub(super) fn handshake(
+        client: ClientConfig,
+        server: ServerConfig,
+    ) -> Result<(ClientConnection, ServerConnection), Error> {
         let mut client = ClientConnection::new(Arc::new(client), unnamed_server())?;
         let mut server = ServerConnection::new(Arc::new(server))?;
         while client.is_handshaking() || server.is_handshaking() {

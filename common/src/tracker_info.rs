@@ -67,8 +67,9 @@ pub fn parse(text: &str) -> Result<Vec<TrackerAddress>, TrackerInfoError> {
         let error = |problem| TrackerInfoError::Line { line: line_number, problem };
         let mut words: Vec<&str> = line.split('#').next().unwrap_or_default().split_whitespace().collect();
         let pin = match words.last() {
-            Some(last) if last.starts_with("sha256:") => {
-                let pin = last.parse().map_err(|_| error("sha256: needs 64 hexadecimal digits"))?;
+            Some(last) if is_pin(last) => {
+                let pin =
+                    last.to_ascii_lowercase().parse().map_err(|_| error("sha256: needs 64 hexadecimal digits"))?;
                 words.pop();
                 Some(pin)
             }
@@ -128,6 +129,11 @@ fn check_number(word: &str, n_before: usize) -> Result<(), &'static str> {
     }
 }
 
+/// Whether a word is a pin, or means to be one; no host may have a name that reads like it.
+fn is_pin(word: &str) -> bool {
+    word.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("sha256:"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,7 +150,7 @@ mod tests {
         assert_eq!(shown("[::1]:7\n::1\n8\nTracker.example:9"), ["[::1]:7", "[::1]:8", "tracker.example:9"]);
         assert_eq!(shown("1 127.0.0.1 5\n2 [::1]:6"), ["127.0.0.1:5", "[::1]:6"]);
         let pin = format!("sha256:{}", "ab".repeat(32));
-        let pinned = parse(&format!("127.0.0.1:5 {pin}\n127.0.0.1\n6 {pin}")).unwrap();
+        let pinned = parse(&format!("127.0.0.1:5 {pin}\n127.0.0.1\n6 {}", pin.to_uppercase())).unwrap();
         assert!(pinned.iter().all(|tracker| tracker.pin == Some(pin.parse().unwrap())));
     }
 
@@ -157,6 +163,9 @@ mod tests {
             ("1.2.3.400:5", 1),
             ("a b c d", 1),
             ("127.0.0.1:5 sha256:00", 1),
+            ("127.0.0.1:5 SHA256:00", 1),
+            ("sha256\n1", 1),
+            ("1 sHa256:1", 1),
             ("2 127.0.0.1 5", 1),
             ("127.0.0.1:5\n\n127.0.0.1 5", 3),
             ("exa_mple:5", 1),

@@ -174,6 +174,28 @@ fn who_comes_back_is_let_in_with_a_new_ticket() {
     }
 }
 
+/// Who leaves and comes back while having no file in the group is a member like any other: served, serving, and told
+/// of the next removal.
+#[test]
+fn who_leaves_without_a_file_and_comes_back_is_a_member_like_any_other() {
+    let mut deployment = sharing(2);
+    let [ann, bob] = deployment.some();
+    let file = random_file(bob.path("other"), 4 * P, 2);
+    bob.upload(&file, GROUP);
+    bob.expect_ok("stop_share lab other");
+    bob.expect_ok("leave_group lab");
+    bob.expect_ok("join_group lab");
+    ann.expect_ok("accept_request lab bob");
+    bob.upload(&file, GROUP);
+    bob.download(GROUP, "file");
+    let mut zed = WireLeecher::join(&mut deployment, "zed", "other");
+    zed.fetch_block(0).unwrap();
+    deployment.clients[0].expect_ok("remove_member lab zed");
+    zed.wait_closed(PROMPT);
+    deployment.clients[1].wait_logged(0, REVOKED);
+    deployment.clients[0].download(GROUP, "other");
+}
+
 /// A client that stood still while somebody was removed drops that one when it goes on.
 #[test]
 fn a_suspended_client_catches_up() {

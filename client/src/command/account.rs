@@ -41,7 +41,14 @@ impl Context {
             Response::SignedIn(session) => session,
             other => return Err(unexpected(other)),
         };
-        let n_shares = self.node.sign_in(session.user.clone()).await?;
+        let n_shares = match self.node.sign_in(session.user.clone()).await {
+            Ok(n_shares) => n_shares,
+            Err(error) => {
+                // The tracker must not take us for signed in when nothing here is.
+                let _ = self.link.request(Request::Logout).await;
+                return Err(error);
+            }
+        };
         let text = format!("logged in as {}; sharing {n_shares} files", session.user);
         Ok(Reply::line(text, json!({ "user": session.user.as_str(), "shares": n_shares })))
     }

@@ -251,7 +251,9 @@ fn usage_error(name: &str, error: &clap::Error) -> CommandError {
 fn form_of(command: &clap::Command) -> String {
     let mut form = command.get_name().to_owned();
     for positional in command.get_positionals() {
-        let name = positional.get_id().as_str();
+        let words = positional.get_possible_values();
+        let words: Vec<_> = words.iter().map(clap::builder::PossibleValue::get_name).collect();
+        let name = if words.is_empty() { positional.get_id().to_string() } else { words.join("|") };
         form += &if positional.is_required_set() { format!(" <{name}>") } else { format!(" [<{name}>]") };
     }
     for option in command.get_arguments().filter(|argument| !argument.is_positional()) {
@@ -403,6 +405,7 @@ mod tests {
     fn wrong_arity_answers_with_the_form() {
         assert_eq!(error("download_file g").message, "usage: download_file <group> <file> <destination> [--force]");
         assert_eq!(error("logout now").message, "usage: logout [--everywhere]");
+        assert_eq!(error("set_role lab bob").message, "usage: set_role <group> <user> <admin|member>");
         assert_eq!(error("wait --timeout x").code, ErrorCode::Usage);
         assert_eq!(error("wait g").code, ErrorCode::Usage);
     }

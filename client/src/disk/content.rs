@@ -1,6 +1,5 @@
 //! A file that is read for others, and what tells that it was changed meanwhile.
 
-use bytes::Bytes;
 use mini_torrent_common::error_code::ErrorCode;
 use rustix::fs::{Mode, OFlags};
 use std::fs::{File, Metadata};
@@ -90,13 +89,11 @@ impl Content {
         let _ = self.shared.set((path.to_owned(), stamp));
     }
 
-    /// Reads a range, and makes sure afterwards that it was read from the file that was hashed.
-    pub(crate) fn read(&self, offset: u64, length: usize) -> Result<Bytes, ReadError> {
-        let mut buffer = vec![0; length];
-        let read = self.file.read_exact_at(&mut buffer, offset);
+    /// Fills the buffer from `offset` on, and makes sure afterwards that it was read from the file that was hashed.
+    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
+        let read = self.file.read_exact_at(buffer, offset);
         self.check()?;
-        read?;
-        Ok(Bytes::from(buffer))
+        Ok(read?)
     }
 
     fn check(&self) -> Result<(), ReadError> {
@@ -122,7 +119,9 @@ mod tests {
     #[test]
     fn a_range_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(&shared(&dir).1.read(2, 3).unwrap()[..], b"234");
+        let mut buffer = [0; 3];
+        shared(&dir).1.read(2, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"234");
     }
 
     #[test]
@@ -139,7 +138,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (path, content) = shared(&dir);
             change(&path);
-            assert!(matches!(content.read(0, 1), Err(ReadError::Stale)));
+            assert!(matches!(content.read(0, &mut [0]), Err(ReadError::Stale)));
         }
     }
 

@@ -10,7 +10,6 @@ use mini_torrent_common::tracker_info::TrackerAddress;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::codec::{FramedRead, FramedWrite};
 
 use super::LinkPlan;
+use crate::admission::Moment;
 use crate::error::CommandError;
 use crate::peer;
 
@@ -33,7 +33,7 @@ pub(super) struct ControlConnection {
     pub(super) deployment: PublicKey,
     /// The tracker's clock when it said welcome, in milliseconds since the Unix epoch.
     pub(super) time_ms: u64,
-    pub(super) heard: Instant,
+    pub(super) heard: Moment,
 }
 
 /// Connects to one tracker. Nothing but the TLS handshake is sent before its key matches `pin`.
@@ -68,7 +68,7 @@ pub(super) async fn connect(
     sink.send(ClientMessage::Hello(hello)).await.map_err(|error| unreachable(&error))?;
     match next(&mut frames).await.map_err(|error| unreachable(&error))? {
         TrackerMessage::Welcome(Welcome { time_ms, .. }) => {
-            Ok(ControlConnection { frames, sink, remote, deployment: key, time_ms, heard: Instant::now() })
+            Ok(ControlConnection { frames, sink, remote, deployment: key, time_ms, heard: Moment::now() })
         }
         TrackerMessage::Goodbye(refusal) => Err(refusal.into()),
         _ => Err(unreachable(&"it does not say welcome")),

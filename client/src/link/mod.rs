@@ -10,10 +10,11 @@ use mini_torrent_common::tls::{Fingerprint, Identity, PublicKey};
 use mini_torrent_common::tracker_info::TrackerAddress;
 use std::net::IpAddr;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::admission::Moment;
 use crate::error::CommandError;
 use mini_torrent_common::hash::PeerId;
 
@@ -25,8 +26,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 /// A connection that lived for so long was a good one: when it is lost, the trackers are tried at once.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
-/// Keeps the lease of the presence alive.
-const PING_INTERVAL: Duration = Duration::from_secs(10);
+/// Keeps the lease of the presence alive, and finds out within seconds when a tracker hangs: meanwhile no news of
+/// ended memberships comes.
+const PING_INTERVAL: Duration = Duration::from_secs(4);
 /// An open request without any word from the tracker for so long makes us ask whether it is there.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// How long it may take to answer that.
@@ -62,7 +64,7 @@ pub(crate) enum LinkEvent {
         deployment: PublicKey,
         /// Its clock, in milliseconds since the Unix epoch, and when we heard of it.
         time_ms: u64,
-        heard: Instant,
+        heard: Moment,
         /// Whether the key was trusted just now, on first use.
         first_use: bool,
     },

@@ -1,16 +1,21 @@
 //! Tells the tracker what this client has, in order, one page after the other.
 
+use futures_util::future::join_all;
 use mini_torrent_common::control::{
     ANNOUNCE_PAGE, Announcement, ListingId, PAGE_ROWS, Presence, RefusedAnnouncement, Request, Response,
 };
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::owner::Era;
 use super::{Answer, Finding};
 use crate::command::unexpected;
 use crate::error::CommandError;
 use crate::link::Link;
+
+/// Groups that are entered side by side.
+const MAX_ENTERING: usize = 64;
 
 /// Something to tell the tracker.
 pub(super) enum Announce {
@@ -25,50 +30,87 @@ pub(super) enum Announce {
 }
 
 /// Tells until the node is gone. What is lost with a connection is told again by the node when the session
-/// resumes.
-pub(super) async fn run(link: Link, mut queue: mpsc::Receiver<Announce>, findings: mpsc::Sender<Finding>) {
-    while let Some(announce) = queue.recv().await {
-        let finding = match announce {
-            Announce::Enter { group, after } => Some(enter(&link, group, after, &findings).await),
-            Announce::Presence { announcements, accepted } => {
-                let (refused, unheard) = tell(&link, &announcements).await;
-                if unheard {
-                    let _ = findings.send(Finding::Unheard).await;
-                }
-                if let Some(accepted) = accepted {
-                    let _ = accepted.send(announcements.len() - refused.len());
-                }
-                (!refused.is_empty()).then_some(Finding::Refused(refused))
-            }
-            Announce::Share(listing) => share(&link, listing).await,
-            Announce::Stop { listing, answer } => {
-                let stopped = link.request(Request::StopShare { listing }).await;
-                let _ = answer.send(stopped.map(|_| ()));
-                None
-            }
+/// resumes; what is left of a session that has ended is not told.
+pub(super) async fn run(
+    link: Link,
+    mut queue: mpsc::Receiver<(Era, Announce)>,
+    eras: watch::Receiver<Era>,
+    findings: mpsc::Sender<Finding>,
+) {
+    let mut put_back = None;
+    loop {
+        let next = match put_back.take() {
+            Some(next) => Some(next),
+            None => queue.recv().await,
         };
-        if let Some(finding) = finding {
-            // The node is gone: so is the reason to tell anything.
-            let _ = findings.send(finding).await;
+        let Some((era, announce)) = next else { return };
+        if era.session != eras.borrow().session {
+            if let Announce::Stop { answer, .. } = announce {
+                let _ = answer.send(Err(CommandError::session_ended()));
+            }
+            continue;
+        }
+        let Announce::Enter { group, after } = announce else {
+            if let Some(finding) = tell_one(&link, announce, &findings).await {
+                // The node is gone: so is the reason to tell anything.
+                let _ = findings.send(finding).await;
+            }
+            continue;
+        };
+        let mut entering = vec![enter(&link, era, group, after, &findings)];
+        while entering.len() < MAX_ENTERING {
+            match queue.try_recv() {
+                Ok((era, Announce::Enter { group, after })) => {
+                    entering.push(enter(&link, era, group, after, &findings));
+                }
+                Ok(other) => {
+                    put_back = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        join_all(entering).await;
+    }
+}
+
+async fn tell_one(link: &Link, announce: Announce, findings: &mpsc::Sender<Finding>) -> Option<Finding> {
+    match announce {
+        Announce::Enter { .. } => None,
+        Announce::Presence { announcements, accepted } => {
+            let (refused, unheard) = tell(link, &announcements).await;
+            if unheard {
+                let _ = findings.send(Finding::Unheard).await;
+            }
+            if let Some(accepted) = accepted {
+                let _ = accepted.send(announcements.len() - refused.len());
+            }
+            (!refused.is_empty()).then_some(Finding::Refused(refused))
+        }
+        Announce::Share(listing) => share(link, listing).await,
+        Announce::Stop { listing, answer } => {
+            let stopped = link.request(Request::StopShare { listing }).await;
+            let _ = answer.send(stopped.map(|_| ()));
+            None
         }
     }
 }
 
 /// Brings a ticket and all pages of revocations; the last word is the last page or why there is none.
-async fn enter(link: &Link, group: GroupId, mut after: u64, findings: &mpsc::Sender<Finding>) -> Finding {
+async fn enter(link: &Link, era: Era, group: GroupId, mut after: u64, findings: &mpsc::Sender<Finding>) {
     loop {
-        let admission = match link.request(Request::EnterGroup { group, after }).await {
-            Ok(Response::Admission(admission)) => admission,
-            Ok(other) => return Finding::Admitted(group, Err(unexpected(other))),
-            Err(error) => return Finding::Admitted(group, Err(error)),
+        let answer = match link.request(Request::EnterGroup { group, after }).await {
+            Ok(Response::Admission(admission)) => Ok(admission),
+            Ok(other) => Err(unexpected(other)),
+            Err(error) => Err(error),
         };
-        match admission.revocations.last() {
-            Some(last) if admission.revocations.len() >= PAGE_ROWS => {
-                after = last.number;
-                // Without a node nobody wants the rest; the next page finds that out, too.
-                let _ = findings.send(Finding::Admitted(group, Ok(admission))).await;
-            }
-            _ => return Finding::Admitted(group, Ok(admission)),
+        let page = answer.as_ref().ok().filter(|admission| admission.revocations.len() >= PAGE_ROWS);
+        let next = page.and_then(|admission| admission.revocations.last()).map(|last| last.number);
+        // Without a node nobody wants the rest; the next page finds that out, too.
+        let _ = findings.send(Finding::Admitted(era, group, answer)).await;
+        match next {
+            Some(last) => after = last,
+            None => return,
         }
     }
 }

@@ -68,7 +68,7 @@ impl Owner {
         }
         let twin = self.shares.get(&download.file.listing).filter(|entry| !entry.stale);
         let twin = twin.map(|entry| (entry.share.path.clone(), entry.share.stamp));
-        self.enter(download.file.group_id);
+        self.enter(&download.file);
         self.start_torrent(&download, download.part_inode.is_some(), twin);
         let listing = download.file.listing;
         let presence = if self.is_seeding(listing) { Presence::Seeding } else { Presence::Leeching };

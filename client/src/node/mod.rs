@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use self::owner::Era;
 use crate::admission::Admissions;
 use crate::disk::FileStamp;
 use crate::error::CommandError;
@@ -97,7 +98,7 @@ enum Finding {
     /// The tracker did not accept these announcements.
     Refused(Vec<RefusedAnnouncement>),
     /// A ticket for a group and a page of revocations, or why not.
-    Admitted(GroupId, Result<Admission, CommandError>),
+    Admitted(Era, GroupId, Result<Admission, CommandError>),
     /// The tracker has acknowledged a share.
     Registered(ListingId),
     /// Peers of a swarm that is watched now, or why not.
@@ -106,8 +107,8 @@ enum Finding {
     Rechecked(ListingId, Option<FileStamp>),
     /// The tracker could not do what it was told; it has to be told again.
     Unheard,
-    /// Everything of the session before has ended, and this user may take up theirs.
-    Ready(UserName, Answer<usize>),
+    /// Everything of the session before has ended, and this user may take up theirs, unless it has ended, too.
+    Ready(u64, UserName, Answer<usize>),
 }
 
 /// Talks to the node. Clones share the one node.

@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{interval, timeout};
 
 use super::announcer::{self, Announce};
-use super::groups::Asking;
+use super::groups::Participation;
 use super::{
     Answer, Finding, HOUSEKEEPING, MAILBOX, NodeInlets, NodePlan, NodeRequest, Reports, SHUTDOWN_PATIENCE, is_running,
 };
@@ -32,6 +32,13 @@ pub(super) struct ShareEntry {
     pub(super) ending: bool,
 }
 
+/// Which session, and which connection to a tracker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Era {
+    pub(super) session: u64,
+    pub(super) connection: u64,
+}
+
 pub(super) struct Owner {
     pub(super) plan: NodePlan,
     pub(super) link: Link,
@@ -46,7 +53,7 @@ pub(super) struct Owner {
     pub(super) shares: BTreeMap<ListingId, ShareEntry>,
     pub(super) downloads: BTreeMap<i64, Download>,
     /// The groups that the user takes part in here.
-    pub(super) groups: BTreeMap<GroupId, Asking>,
+    pub(super) groups: BTreeMap<GroupId, Participation>,
     /// Torrents of finished files that somebody asked for lately.
     pub(super) seeding: HashMap<InfoHash, TorrentHandle>,
     /// Torrents of running downloads.
@@ -58,7 +65,9 @@ pub(super) struct Owner {
     /// Torrents that were told to end.
     pub(super) ending: Vec<JoinHandle<()>>,
     pub(super) tasks: JoinSet<()>,
-    announcer: mpsc::Sender<Announce>,
+    announcer: mpsc::Sender<(Era, Announce)>,
+    /// What is announced and found out belongs to one; of another it is of no use.
+    era: watch::Sender<Era>,
     /// An announcement did not fit into the queue: tell everything again.
     must_announce: bool,
     pub(super) findings: mpsc::Sender<Finding>,
@@ -73,7 +82,8 @@ impl Owner {
         let (reports, reports_receiver) = mpsc::channel(MAILBOX);
         let (announcer, queue) = mpsc::channel(MAILBOX);
         let mut tasks = JoinSet::new();
-        tasks.spawn(announcer::run(link.clone(), queue, findings.clone()));
+        let (era, eras) = watch::channel(Era::default());
+        tasks.spawn(announcer::run(link.clone(), queue, eras, findings.clone()));
         Self {
             plan,
             link,
@@ -92,6 +102,7 @@ impl Owner {
             ending: Vec::new(),
             tasks,
             announcer,
+            era,
             must_announce: false,
             findings,
             findings_receiver,
@@ -131,7 +142,8 @@ impl Owner {
         match request {
             NodeRequest::SignIn { user, answer } => {
                 self.end_session();
-                self.when_ended(move || Finding::Ready(user, answer));
+                let era = *self.era.borrow();
+                self.when_ended(move || Finding::Ready(era.session, user, answer));
             }
             NodeRequest::SignOut { answer } => {
                 self.end_session();
@@ -180,6 +192,7 @@ impl Owner {
     fn link_event(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Connected { tracker, remote, deployment: key, time_ms, heard, first_use } => {
+                self.era.send_modify(|era| era.connection += 1);
                 self.plan.admissions.send_modify(|admissions| {
                     admissions.connected(key, heard, time_ms);
                     admissions.fell_behind();
@@ -239,6 +252,7 @@ impl Owner {
             }
             Event::Revoked(revocations) => {
                 self.plan.admissions.send_modify(|admissions| admissions.revoke(&revocations));
+                self.enter_outdated();
             }
             // The link keeps the session and tells of its end itself.
             Event::SessionEnded { .. } => {}
@@ -253,7 +267,9 @@ impl Owner {
                     self.download_refused(refusal);
                 }
             }
-            Finding::Admitted(group, admission) => self.admitted(group, admission),
+            Finding::Admitted(era, group, admission) if era == *self.era.borrow() => self.admitted(group, admission),
+            // An answer from before the connection was lost says nothing of what happened since.
+            Finding::Admitted(..) => {}
             Finding::Registered(listing) => self.registered(listing),
             Finding::Watched(listing, Ok(peers)) => {
                 if let Some(torrent) = self.torrent_of_download(listing) {
@@ -263,7 +279,12 @@ impl Owner {
             Finding::Watched(listing, Err(error)) => self.watch_failed(listing, &error),
             Finding::Rechecked(listing, stamp) => self.rechecked(listing, stamp),
             Finding::Unheard => self.must_announce = true,
-            Finding::Ready(user, answer) => self.sign_in(&user, answer),
+            Finding::Ready(session, user, answer) if session == self.era.borrow().session => {
+                self.sign_in(&user, answer);
+            }
+            Finding::Ready(_, _, answer) => {
+                let _ = answer.send(Err(CommandError::session_ended()));
+            }
         }
     }
 
@@ -276,7 +297,7 @@ impl Owner {
 
     /// Queues an announcement, if there is room.
     pub(super) fn try_announce(&self, announce: Announce) -> bool {
-        self.announcer.try_send(announce).is_ok()
+        self.announcer.try_send((*self.era.borrow(), announce)).is_ok()
     }
 
     /// Ends everything of the user who is signed in, and keeps where it stands.
@@ -284,6 +305,7 @@ impl Owner {
         self.keep_progress();
         self.rechecking.cancel();
         self.account = None;
+        self.era.send_modify(|era| era.session += 1);
         self.plan.user.send_replace(None);
         self.shares.clear();
         self.downloads.clear();

@@ -5,7 +5,7 @@ use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
 use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{block_in_place, spawn_blocking};
@@ -40,8 +40,8 @@ impl Owner {
         self.downloads = downloads.into_iter().map(|download| (download.id, download)).collect();
         let running = self.downloads.values().filter(|download| is_running(download)).map(|download| &download.file);
         let files = self.shares.values().map(|entry| &entry.share.file).chain(running);
-        let groups: BTreeSet<_> = files.map(|file| file.group_id).collect();
-        groups.into_iter().for_each(|group| self.enter(group));
+        let groups: BTreeMap<_, _> = files.map(|file| (file.group_id, file.clone())).collect();
+        groups.values().for_each(|file| self.enter(file));
         let (accepted, n_accepted) = oneshot::channel();
         self.announce_all(Some(accepted));
         let running: Vec<_> = self.downloads.values().filter(|download| is_running(download)).cloned().collect();
@@ -116,8 +116,8 @@ impl Owner {
 
     /// Serves a file from now on.
     pub(super) fn add_share(&mut self, user: &UserName, share: Share, raw_info: &[u8]) -> Result<(), CommandError> {
-        let ended = || CommandError::new(ErrorCode::SessionEnded, "the session that wanted this has ended");
-        let account = self.account.as_ref().filter(|account| account.user == user.key()).ok_or_else(ended)?;
+        let account = self.account.as_ref().filter(|account| account.user == user.key());
+        let account = account.ok_or_else(CommandError::session_ended)?;
         let state = &mut self.plan.state;
         let kept = block_in_place(|| {
             state.put_info(share.file.info_hash, raw_info)?;
@@ -129,7 +129,7 @@ impl Owner {
         if self.shares.get(&listing).is_some_and(moved) {
             self.stop_seeding(info_hash);
         }
-        self.enter(share.file.group_id);
+        self.enter(&share.file);
         self.shares.insert(listing, ShareEntry { share, stale: false, ending: false });
         let announcements = vec![Announcement { listing, presence: Presence::Seeding }];
         self.announce(Announce::Presence { announcements, accepted: None });

@@ -3,7 +3,7 @@
 //! The two are joined futures of one task. They must not be arms of one `select!`: with both directions' TCP
 //! windows full, each side would wait for the other to read.
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use mini_torrent_common::geometry::{Block, Geometry};
 use mini_torrent_common::peer_wire::{self, BlockRange, Message, PIECE_HEADER_LENGTH};
 use mini_torrent_engine::ConnectionId;
@@ -20,10 +20,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Transport;
+use super::read_buffers::READ_BUFFERS;
 use crate::disk::{Content, ReadError};
 
-/// Room for one read from the socket. Blocks share it until they are written to disk.
-const READ_LENGTH: usize = 256 * 1024;
 /// Least room before a new buffer is taken; less would make for small reads.
 const MIN_READ_LENGTH: usize = 32 * 1024;
 /// Most bytes that are read from disk and written to the socket at once: a usual piece.
@@ -96,7 +95,7 @@ impl Connection {
     /// Moves messages until either side ends it.
     pub(crate) async fn run(self) {
         let Self { id, transport, geometry, content, commands, torrent, closing } = self;
-        let Transport { reader, writer, .. } = transport;
+        let Transport { reader, writer, place: _place, .. } = transport;
         let reading = read(id, reader, geometry.n_pieces(), &torrent);
         let writer = Writer {
             id,
@@ -108,6 +107,7 @@ impl Connection {
             messages: BytesMut::new(),
             serves: VecDeque::new(),
             run_length: 4 * MIN_RUN_LENGTH,
+            spare: Vec::new(),
         };
         let both = async { tokio::try_join!(reading, writer.run()) };
         let end = closing.run_until_cancelled(both).await;
@@ -124,10 +124,13 @@ async fn read(
     n_pieces: u32,
     torrent: &mpsc::Sender<(ConnectionId, Wire)>,
 ) -> Result<(), ConnectionEnd> {
-    let mut buffer = BytesMut::with_capacity(READ_LENGTH);
+    let mut buffer = READ_BUFFERS.take();
     loop {
         if buffer.capacity() - buffer.len() < MIN_READ_LENGTH {
-            buffer.reserve(READ_LENGTH);
+            let mut next = READ_BUFFERS.take();
+            // The beginning of a message whose rest is still to come.
+            next.extend_from_slice(&buffer.split());
+            READ_BUFFERS.give_back(std::mem::replace(&mut buffer, next));
         }
         if read_available(&mut reader, &mut buffer).await? == 0 {
             return Err(ConnectionEnd::Theirs);
@@ -167,7 +170,8 @@ async fn read_available(reader: &mut (dyn AsyncRead + Send + Unpin), buffer: &mu
 /// A run of neighbouring blocks on its way from disk to socket.
 struct Run {
     blocks: Vec<Block>,
-    bytes: JoinHandle<Result<Bytes, ReadError>>,
+    /// The blocks' bytes, one after the other, in the front of a buffer.
+    bytes: JoinHandle<Result<Vec<u8>, ReadError>>,
 }
 
 struct Writer {
@@ -182,6 +186,8 @@ struct Writer {
     /// Blocks to serve, in order.
     serves: VecDeque<Block>,
     run_length: u32,
+    /// The buffer of the run before, for the next one.
+    spare: Vec<u8>,
 }
 
 impl Writer {
@@ -190,6 +196,8 @@ impl Writer {
         let mut reading: Option<Run> = None;
         loop {
             if reading.is_none() && self.serves.is_empty() && self.messages.is_empty() {
+                // One who waits needs no room.
+                self.spare = Vec::new();
                 let batch = self.commands.recv().await.ok_or(ConnectionEnd::Ours)?;
                 self.apply(batch);
             }
@@ -203,7 +211,8 @@ impl Writer {
             reading = self.begin_run();
             let started = Instant::now();
             self.write(run.as_ref()).await?;
-            if let Some((blocks, _)) = run {
+            if let Some((blocks, buffer)) = run {
+                self.spare = buffer;
                 self.adapt(started.elapsed());
                 if self.torrent.send((self.id, Wire::Served(blocks))).await.is_err() {
                     return Err(ConnectionEnd::Ours);
@@ -236,12 +245,18 @@ impl Writer {
             self.serves.pop_front();
         }
         let (content, offset) = (self.content.clone(), self.geometry.offset_of(first));
-        let bytes = tokio::task::spawn_blocking(move || content.read(offset, length as usize));
+        let (mut buffer, length) = (std::mem::take(&mut self.spare), length as usize);
+        let bytes = tokio::task::spawn_blocking(move || {
+            if buffer.len() < length {
+                buffer.resize(length, 0);
+            }
+            content.read(offset, &mut buffer[..length]).map(|()| buffer)
+        });
         Some(Run { blocks, bytes })
     }
 
     /// Writes the waiting messages and a run in as few system calls as the socket allows.
-    async fn write(&mut self, run: Option<&(Vec<Block>, Bytes)>) -> Result<(), ConnectionEnd> {
+    async fn write(&mut self, run: Option<&(Vec<Block>, Vec<u8>)>) -> Result<(), ConnectionEnd> {
         let messages = self.messages.split();
         let (blocks, mut bytes) = run.map_or((&[][..], &[][..]), |(blocks, bytes)| (&blocks[..], &bytes[..]));
         let headers: Vec<[u8; PIECE_HEADER_LENGTH]> = blocks.iter().map(|block| header_of(*block)).collect();

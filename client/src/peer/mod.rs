@@ -3,6 +3,8 @@
 mod connection;
 mod listener;
 mod opening;
+mod read_buffers;
+mod secret;
 mod transport;
 
 pub(crate) use connection::{Connection, ConnectionEnd, PeerCommand, Wire};

@@ -11,14 +11,14 @@ use mini_torrent_common::tls::PublicKey;
 use mini_torrent_engine::Direction;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 use super::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, Security, Transport, connect};
-use crate::admission::{Admissions, NotAdmitted};
+use crate::admission::{Admissions, Moment, NotAdmitted};
 
 /// How a BitTorrent handshake begins; sent in the place of a ticket's length it is none.
 const HANDSHAKE_START: [u8; 2] = [19, b'B'];
@@ -40,7 +40,13 @@ pub(crate) struct OpenPeer {
 pub(crate) enum PeerError {
     /// The network or TLS refused.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Io(io::Error),
+    /// The other side closed the connection without a word, as it does with those whom it does not admit.
+    #[error("it closed the connection; perhaps it does not admit this client")]
+    Closed,
+    /// This client has as many connections as it can.
+    #[error("there are too many connections")]
+    TooMany,
     /// The peer took too long.
     #[error("it took too long")]
     TimedOut,
@@ -70,6 +76,22 @@ pub(crate) enum PeerError {
     OtherTorrent,
 }
 
+impl PeerError {
+    /// Whether one side turned the other away, which a person may want to know of.
+    pub(crate) fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Io(_) | Self::TimedOut | Self::TooMany)
+    }
+}
+
+impl From<io::Error> for PeerError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Self::Closed,
+            _ => Self::Io(error),
+        }
+    }
+}
+
 impl From<tokio::time::error::Elapsed> for PeerError {
     fn from(_: tokio::time::error::Elapsed) -> Self {
         Self::TimedOut
@@ -90,6 +112,8 @@ pub(crate) struct Opener {
     pub(crate) own_ip: IpAddr,
     pub(crate) peer_id: PeerId,
     pub(crate) admissions: watch::Receiver<Admissions>,
+    /// One for each connection that may be open, for each needs a file descriptor.
+    pub(crate) places: Arc<Semaphore>,
 }
 
 /// A torrent of a group, as connections name it.
@@ -124,10 +148,11 @@ impl Opener {
         key: PublicKey,
         torrent: GroupTorrent,
     ) -> Result<OpenPeer, PeerError> {
+        let place = self.place()?;
         let own_ticket = timeout(HANDSHAKE_TIMEOUT, self.own_ticket(torrent.group)).await??;
         let stream = timeout(CONNECT_TIMEOUT, connect(address, self.own_ip)).await??;
         let opening = async {
-            let mut transport = self.security.connect(stream, address).await?;
+            let mut transport = self.security.connect(stream, address, place).await?;
             if transport.key != key {
                 return Err(PeerError::OtherPeer);
             }
@@ -153,7 +178,7 @@ impl Opener {
     /// # Errors
     /// When it does not say so, or is not admitted.
     pub(crate) async fn admit(&mut self, stream: TcpStream, remote: SocketAddr) -> Result<Caller, PeerError> {
-        let mut transport = self.security.accept(stream, remote).await?;
+        let mut transport = self.security.accept(stream, remote, self.place()?).await?;
         let signed = read_ticket(&mut transport).await?;
         let group = self.judge(&signed, transport.key)?.group;
         let own_ticket = self.own_ticket(group).await?;
@@ -179,12 +204,16 @@ impl Opener {
     /// that has just come back may know of memberships that ended meanwhile.
     async fn own_ticket(&mut self, group: GroupId) -> Result<SignedTicket, NotAdmitted> {
         let current = self.admissions.wait_for(|admissions| admissions.is_current(group)).await;
-        let ticket = current.ok().and_then(|admissions| admissions.own_ticket(group, Instant::now()));
+        let ticket = current.ok().and_then(|admissions| admissions.own_ticket(group, Moment::now()));
         ticket.ok_or(NotAdmitted::OtherGroup)
     }
 
+    fn place(&self) -> Result<OwnedSemaphorePermit, PeerError> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| PeerError::TooMany)
+    }
+
     fn judge(&self, signed: &SignedTicket, key: PublicKey) -> Result<Ticket, NotAdmitted> {
-        self.admissions.borrow().judge(signed, key, Instant::now())
+        self.admissions.borrow().judge(signed, key, Moment::now())
     }
 
     fn own_handshake(&self, info_hash: InfoHash) -> Handshake {

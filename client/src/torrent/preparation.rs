@@ -117,10 +117,11 @@ fn copy_twin(
         if stop.is_cancelled() {
             return Ok(());
         }
-        let Ok(bytes) = twin.read(geometry.range_of(piece).start, geometry.length_of(piece) as usize) else {
+        let mut buffer = vec![0; geometry.length_of(piece) as usize];
+        if twin.read(geometry.range_of(piece).start, &mut buffer).is_err() {
             return Ok(());
-        };
-        match part.verify_and_write(piece, &[bytes], false) {
+        }
+        match part.verify_and_write(piece, &[buffer.into()], false) {
             PieceOutcome::Verified(_) => {
                 have.insert(piece);
             }

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+mod admission;
 mod storage;
 
 use super::blocks::Blocks;
@@ -27,7 +28,6 @@ use super::wire::{own_extended_handshake, to_engine, to_wire};
 use super::{
     Control, IDLE_TIMEOUT, KEEP_INTERVAL, MAILBOX, Purpose, Report, STATUS_INTERVAL, TorrentPlan, TorrentStatus,
 };
-use crate::admission::NotAdmitted;
 use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, ReadError};
 use crate::peer::{
     self, Connection, ConnectionEnd, MAX_QUEUED_REQUESTS, OpenPeer, PeerCommand, PeerError, QUEUED_BATCHES, Wire,
@@ -102,6 +102,8 @@ pub(super) struct Task {
     reports: VecDeque<Report>,
     /// Why nothing is fetched just now, and when to try again.
     obstacle: Option<(String, Instant)>,
+    /// Why the last peer that we dialled could not be had, if none could since.
+    refusal: Option<String>,
     told_verified: u32,
     told_at: Instant,
     idle_since: Instant,
@@ -154,6 +156,7 @@ impl Task {
             work: JoinSet::new(),
             reports: VecDeque::new(),
             obstacle: None,
+            refusal: None,
             told_verified: u32::MAX,
             told_at: now,
             idle_since: now,
@@ -254,24 +257,6 @@ impl Task {
         }
     }
 
-    /// Lets go of peers whose tickets are not good any more.
-    fn check_tickets(&mut self) {
-        let now = Instant::now();
-        let admissions = self.plan.opener.admissions.borrow_and_update();
-        let refused = |peer: &Peer| admissions.check_again(&peer.ticket, now).err();
-        let refused: Vec<_> = self.peers.iter().filter_map(|(id, peer)| Some((*id, refused(peer)?))).collect();
-        drop(admissions);
-        for (id, reason) in refused {
-            let Some(peer) = self.peers.get(&id) else { continue };
-            tracing::info!(user = %peer.ticket.user, remote = %peer.remote, %reason, "a connection is ended");
-            peer.closing.cancel();
-            // One whose ticket has only expired comes back with another.
-            if reason == NotAdmitted::Revoked {
-                self.engine.handle(now, Event::Forget(PeerKey(peer.ticket.holder.0)));
-            }
-        }
-    }
-
     fn connected(&mut self, open: OpenPeer) {
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
@@ -342,16 +327,6 @@ impl Task {
         self.idle_since = now;
     }
 
-    fn dialled(&mut self, key: PeerKey, dialled: Result<OpenPeer, PeerError>) {
-        match dialled {
-            Ok(open) => self.connected(open),
-            Err(error) => {
-                tracing::debug!(%error, "a peer cannot be reached");
-                self.engine.handle(Instant::now(), Event::DialFailed(key));
-            }
-        }
-    }
-
     fn finished(&mut self, finished: Finished) {
         let now = Instant::now();
         match finished {
@@ -399,12 +374,19 @@ impl Task {
             download_bytes_per_s: stats.download_bytes_per_s,
             upload_bytes_per_s: stats.upload_bytes_per_s,
             n_peers: stats.n_connections,
-            reason: self.obstacle.as_ref().map(|(reason, _)| reason.clone()),
+            reason: self.reason(stats.n_connections),
         });
         if self.part.is_some() && self.reports.is_empty() && self.told_at.elapsed() >= KEEP_INTERVAL {
             self.told_at = now;
             self.tell_verified();
         }
+    }
+
+    /// Why it does not go on just now.
+    fn reason(&self, n_connections: usize) -> Option<String> {
+        let obstacle = self.obstacle.as_ref().map(|(reason, _)| reason.clone());
+        let refusal = self.refusal.as_ref().filter(|_| n_connections == 0 && self.part.is_some());
+        obstacle.or_else(|| refusal.map(|refusal| format!("no peer can be had: {refusal}")))
     }
 
     fn tell_verified(&mut self) {
@@ -463,20 +445,6 @@ impl Task {
                 Action::Completed => self.finish(),
             }
         }
-    }
-
-    fn dial(&mut self, Candidate { key, address }: Candidate) {
-        let (opener, torrent) = (self.plan.opener.clone(), self.plan.name());
-        self.dials.spawn(async move { (key, opener.dial(address, PublicKey(key.0), torrent).await) });
-    }
-
-    fn banned(&self, key: PeerKey, reason: engine::PeerMisbehavior) {
-        let contact = self.contacts.get(&PublicKey(key.0));
-        let peer = self.peers.values().find(|peer| peer.ticket.holder.0 == key.0);
-        let user = peer.map(|peer| &peer.ticket.user).or(contact.map(|contact| &contact.user));
-        let user = user.map_or_else(|| "unknown".to_owned(), ToString::to_string);
-        let address = peer.map(|peer| peer.remote).or(contact.map(|contact| contact.address));
-        tracing::warn!(%user, ?address, ?reason, torrent = %self.plan.info_hash, "a peer is banned");
     }
 
     fn command(&mut self, connection: ConnectionId, command: PeerCommand) {

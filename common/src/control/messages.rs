@@ -1,4 +1,6 @@
 //! Every message of the control connection.
+//!
+//! Length: the protocol is to be read in one place.
 
 use crate::error_code::ErrorCode;
 use crate::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
