@@ -1,6 +1,7 @@
 //! Announce keys: what admits an ordinary client to one file as one member (design §7).
 
 use crate::hash::{InfoHash, Sha256Hash};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
@@ -17,8 +18,8 @@ const DOMAIN: &[u8; 28] = b"mini-torrent announce key 1\0";
 /// It is the first 128 bits of SHA-256 over a domain and `secret || info-hash || generation`. All inputs have a
 /// fixed length, so that no two of them make one text, and the digest is cut, so that it cannot be continued: no
 /// HMAC is needed. Who knows one key learns nothing of the secret nor of the keys of other files or generations.
-#[derive(Clone, PartialEq, Eq)]
-pub struct AnnounceKey([u8; LENGTH]);
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnnounceKey(#[serde(with = "serde_bytes")] [u8; LENGTH]);
 
 /// A text is not a key: it has not exactly [`TEXT_LENGTH`] lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -2,6 +2,7 @@
 //!
 //! Length: the protocol is to be read in one place.
 
+use crate::announce_key::AnnounceKey;
 use crate::error_code::ErrorCode;
 use crate::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
 use crate::names::{FileName, GroupName, UserName};
@@ -94,6 +95,10 @@ pub struct ListingId(pub u64);
 /// The number of an upload in progress on one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct UploadId(pub u32);
+
+/// The number of an announce key. Never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct KeyId(pub u64);
 
 /// The questions that a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +206,26 @@ pub enum Request {
         group: GroupId,
         /// The last revocation's number that is known; 0 for none.
         after: u64,
+    },
+    /// Admits ordinary BitTorrent clients with a member's key to a group's files, or turns them away. Answered by
+    /// [`Response::Done`].
+    SetStockClients {
+        /// The group.
+        group: GroupName,
+        /// Whether they are admitted.
+        on: bool,
+    },
+    /// An announce key of the caller for one file. Answered by [`Response::Key`].
+    CreateKey {
+        /// The file.
+        listing: ListingId,
+    },
+    /// The caller's announce keys. Answered by [`Response::Keys`].
+    ListKeys,
+    /// Ends an announce key of the caller. Answered by [`Response::Done`].
+    RevokeKey {
+        /// The key.
+        id: KeyId,
     },
     /// Everybody's groups, sorted by name. Answered by [`Response::Groups`].
     ListGroups {
@@ -332,6 +357,10 @@ pub enum Response {
     Sessions(Vec<SessionRow>),
     /// A ticket, and a page of revocations.
     Admission(Admission),
+    /// An announce key.
+    Key(GrantedKey),
+    /// The caller's announce keys, oldest first.
+    Keys(Vec<KeyRow>),
     /// The caller left the group.
     Left(Left),
     /// A page of join requests in order of arrival.
@@ -391,6 +420,41 @@ pub struct Admission {
     /// Revocations of the group's members in the order of their numbers; fewer than [`super::PAGE_ROWS`] means
     /// that there are no more.
     pub revocations: Vec<Revocation>,
+}
+
+/// An announce key as its member gets it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GrantedKey {
+    /// Its number.
+    pub id: KeyId,
+    /// What stands in the announce URL.
+    pub key: AnnounceKey,
+}
+
+/// An announce key as its member sees it later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// Its number.
+    pub id: KeyId,
+    /// The group.
+    pub group: GroupName,
+    /// The one file that it opens.
+    pub file: FileName,
+    /// Where it was used last.
+    pub address: Option<String>,
+    /// When it was used last, in milliseconds since the Unix epoch.
+    pub used_ms: Option<u64>,
+    /// Whether it is suspended because it was used from too many places.
+    pub suspended: bool,
+}
+
+/// An ordinary BitTorrent client in a swarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StockPeer {
+    /// Where it accepts peers; it dials from the same host.
+    pub address: SocketAddr,
+    /// Whether it has everything.
+    pub complete: bool,
 }
 
 /// What leaving a group brought about.
@@ -462,6 +526,8 @@ pub struct GroupDescription {
     pub name: GroupName,
     /// What the caller is to it.
     pub role: Role,
+    /// Whether ordinary BitTorrent clients with a member's key are admitted to its files.
+    pub stock_clients: bool,
 }
 
 /// A file of a group.
@@ -554,8 +620,27 @@ pub enum Event {
         /// The listing.
         listing: ListingId,
     },
+    /// To everybody who announced or watches it: ordinary clients that came to a swarm or left it. The first one after
+    /// an announcement or a watch names all of them.
+    StockPeers {
+        /// The listing.
+        listing: ListingId,
+        /// Those that came, or whose completeness changed.
+        came: Vec<StockPeer>,
+        /// Where those were that left.
+        left: Vec<SocketAddr>,
+    },
     /// To everybody who has entered a group of them: these tickets are not valid any more.
     Revoked(Vec<Revocation>),
+    /// To its member: an announce key was used from too many places and is suspended.
+    KeySuspended {
+        /// The key.
+        id: KeyId,
+        /// The group.
+        group: GroupName,
+        /// The file that it opens.
+        file: FileName,
+    },
     /// The session is over; the client is signed out.
     SessionEnded {
         /// Why, in one line.

@@ -1,6 +1,7 @@
 //! Golden bytes, identity and hostile input for the frames of the control connection.
 
 use super::*;
+use crate::announce_key::AnnounceKey;
 use crate::control::*;
 use crate::error_code::ErrorCode;
 use crate::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
@@ -62,6 +63,10 @@ fn requests() -> Vec<Request> {
         Request::TransferOwner { group: group(), user: user() },
         Request::RemoveFile { group: group(), file: "a".parse().unwrap() },
         Request::EnterGroup { group: GroupId([8; 16]), after: 300 },
+        Request::SetStockClients { group: group(), on: true },
+        Request::CreateKey { listing },
+        Request::ListKeys,
+        Request::RevokeKey { id: KeyId(300) },
         Request::ListGroups { after: None },
         Request::DescribeGroup { group: group() },
         Request::ListFiles { group: group(), after: Some("a".parse().unwrap()) },
@@ -97,6 +102,15 @@ fn responses() -> Vec<Response> {
             ticket: SignedTicket::new(vec![1, 2]).unwrap(),
             revocations: vec![revocation()],
         }),
+        Response::Key(GrantedKey { id: KeyId(300), key: AnnounceKey::derive(&[6; 32], InfoHash([3; 20]), 1) }),
+        Response::Keys(vec![KeyRow {
+            id: KeyId(300),
+            group: "g".parse().unwrap(),
+            file: "a".parse().unwrap(),
+            address: Some("a".into()),
+            used_ms: None,
+            suspended: true,
+        }]),
         Response::Left(Left::OwnerIsNow("bob".parse().unwrap())),
         Response::JoinRequests { requests: vec![JoinRequest { user: "bob".parse().unwrap(), at_ms: 1 }], next: None },
         Response::Groups(vec![GroupRow {
@@ -105,7 +119,12 @@ fn responses() -> Vec<Response> {
             n_members: 1,
             role: Some(Role::Owner),
         }]),
-        Response::Group(GroupDescription { id: GroupId([8; 16]), name: "g".parse().unwrap(), role: Role::Member }),
+        Response::Group(GroupDescription {
+            id: GroupId([8; 16]),
+            name: "g".parse().unwrap(),
+            role: Role::Member,
+            stock_clients: true,
+        }),
         Response::Files(vec![listing.clone()]),
         Response::File(listing),
         Response::InfoPage(vec![1, 2]),
@@ -124,7 +143,13 @@ fn events() -> Vec<Event> {
         Event::RemovedFromGroup { id: GroupId([8; 16]), group: "g".parse().unwrap() },
         Event::Peers { listing: ListingId(7), came: vec![contact()], left: vec![PublicKey([9; 32])] },
         Event::ListingEnded { listing: ListingId(7) },
+        Event::StockPeers {
+            listing: ListingId(7),
+            came: vec![StockPeer { address: "127.0.0.1:9".parse().unwrap(), complete: true }],
+            left: vec!["127.0.0.1:9".parse().unwrap()],
+        },
         Event::Revoked(vec![revocation()]),
+        Event::KeySuspended { id: KeyId(300), group: "g".parse().unwrap(), file: "a".parse().unwrap() },
         Event::SessionEnded { reason: "x".into() },
     ]
 }
