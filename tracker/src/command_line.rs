@@ -2,7 +2,7 @@
 
 use crate::clock::Clock;
 use crate::console::Console;
-use crate::server::listen as listen_on;
+use crate::port::{Port, listen as listen_on};
 use crate::settings::{Listen, Registration, Settings, SettingsError};
 use crate::start::{Config, StartError, Tracker};
 use crate::{log, output};
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::lookup_host;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +73,7 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
         data_directory: settings.data_directory.clone(),
         registration_open: settings.registration == Registration::Open,
         public_group: settings.public_group,
+        open_public: settings.open_public,
         clock: Clock::system(),
     };
     let tracker = Tracker::open(config).await.map_err(|error: StartError| (error.code(), error.to_string()))?;
@@ -91,7 +92,7 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
     Ok(status.load(Ordering::Relaxed))
 }
 
-async fn bind(listen: &Listen) -> Result<TcpListener, Failure> {
+async fn bind(listen: &Listen) -> Result<Port, Failure> {
     let (shown, addresses) = match listen {
         Listen::Address(address) => (address.to_string(), vec![*address]),
         Listen::Host(host, port) => {
@@ -103,6 +104,7 @@ async fn bind(listen: &Listen) -> Result<TcpListener, Failure> {
     // Exactly one address: the first that the name stands for.
     let address = addresses.first().ok_or_else(|| (ErrorCode::Io, format!("{shown} has no address")))?;
     listen_on(*address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse if error.get_ref().is_some() => (ErrorCode::AddressInUse, format!("{shown}: {error}")),
         io::ErrorKind::AddrInUse => (ErrorCode::AddressInUse, format!("{shown} is taken by another program")),
         _ => (ErrorCode::Io, format!("cannot listen on {shown}: {error}")),
     })

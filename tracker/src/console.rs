@@ -2,12 +2,13 @@
 
 use crate::limits;
 use crate::output;
-use crate::service::Service;
-use mini_torrent_common::control::{Listing, ListingId, PAGE_ROWS};
+use crate::service::{OnlineStockPeer, Service};
+use mini_torrent_common::control::{Listing, PAGE_ROWS};
 use mini_torrent_common::escape::{Escaped, is_treacherous};
 use mini_torrent_common::names::{FileName, GroupName, UserName};
 use mini_torrent_common::secret::Password;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, IsTerminal, Read};
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -15,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 
 const HELP: &str = "\
 list                         every file: group, name, size, seeders, leechers
-fileinfo <file>              who seeds and who leeches a file, in every group that has it
-peerinfo                     every connected client
+fileinfo <file>              who seeds and who leeches a file, stock clients included, in every group that has it
+peerinfo                     every connected client and every stock client, each once
 create_user <user> [<pass>]  creates an account; without a password the next line is it
 lock_user <user>             signs an account out everywhere and lets nobody sign in to it
 unlock_user <user>           lets a locked account sign in again
-export                       accounts, groups, files and peers as JSON
+export                       accounts, groups, files, announce keys (no secrets) and peers as JSON
 help                         this
 quit                         ends the tracker; everything is kept";
 
@@ -116,18 +117,19 @@ impl Console {
         self.service.fill_counts(found.iter_mut().map(|(_, listing)| listing));
         let blocks = found.iter().map(|(group, listing)| {
             let mut lines = vec![row(group, listing)];
-            lines.extend(self.peer_rows(listing.id));
+            lines.extend(self.peer_rows(listing));
             lines.join("\n")
         });
         blocks.collect::<Vec<_>>().join("\n")
     }
 
-    fn peer_rows(&self, listing: ListingId) -> Vec<String> {
-        let peers = self.service.presence().peers_of(listing).into_iter().map(|peer| {
-            let status = if peer.complete { "seeder" } else { "leecher" };
-            format!("  {status} {} {}", peer.user, peer.address)
-        });
-        let mut rows: Vec<_> = peers.collect();
+    fn peer_rows(&self, listing: &Listing) -> Vec<String> {
+        let status = |complete| if complete { "seeder" } else { "leecher" };
+        let members = self.service.presence().peers_of(listing.id).into_iter();
+        let members = members.map(|peer| format!("  {} {} {}", status(peer.complete), peer.user, peer.address));
+        let stock = self.service.stock_peers_of(listing.draft.info_hash).into_iter();
+        let stock = stock.map(|peer| format!("  {} {} {}", status(peer.complete), named(&peer), peer.address));
+        let mut rows: Vec<_> = members.chain(stock).collect();
         rows.sort_by(|a, b| b.cmp(a));
         rows
     }
@@ -140,8 +142,35 @@ impl Console {
             format!("{} {user} {peer_id} seeding {n_seeding} leeching {n_leeching} {agent}", online.client.address)
         });
         let mut rows: Vec<_> = clients.collect();
+        let (stock, n_more) = self.stock_clients();
+        rows.extend(stock.iter().map(|one| {
+            let StockClient { peer, n_seeding, n_leeching } = one;
+            format!("{} {} seeding {n_seeding} leeching {n_leeching}", peer.address, named(peer))
+        }));
         rows.sort();
+        if n_more > 0 {
+            rows.push(format!("and {n_more} more in swarms"));
+        }
         if rows.is_empty() { "no peers".into() } else { rows.join("\n") }
+    }
+
+    /// Every ordinary client once, and how many peers had no room here.
+    fn stock_clients(&self) -> (Vec<StockClient>, usize) {
+        let (mut clients, mut n_more) = (BTreeMap::new(), 0);
+        for info_hash in self.service.ordinary_files() {
+            for peer in self.service.stock_peers_of(info_hash) {
+                let whose = (peer.address, peer.user.clone());
+                if clients.len() >= limits::MAX_STOCK_PEERS_SHOWN && !clients.contains_key(&whose) {
+                    n_more += 1;
+                    continue;
+                }
+                let (n_seeding, n_leeching) = (usize::from(peer.complete), usize::from(!peer.complete));
+                let client = clients.entry(whose).or_insert(StockClient { peer, n_seeding: 0, n_leeching: 0 });
+                client.n_seeding += n_seeding;
+                client.n_leeching += n_leeching;
+            }
+        }
+        (clients.into_values().collect(), n_more)
     }
 
     async fn begin_create_user(&mut self, words: &str) -> String {
@@ -189,10 +218,28 @@ impl Console {
                 "seeding": online.n_seeding, "leeching": online.n_leeching,
             })
         });
-        document["peers"] = peers.collect();
+        let (stock, _) = self.stock_clients();
+        let stock = stock.into_iter().map(|StockClient { peer, n_seeding, n_leeching }| {
+            json!({
+                "address": peer.address, "stock_client_of": peer.user, "seeding": n_seeding, "leeching": n_leeching,
+            })
+        });
+        document["peers"] = peers.chain(stock).collect();
         let text = serde_json::to_string_pretty(&document).unwrap_or_default();
         text.chars().map(json_escaped).collect()
     }
+}
+
+/// An ordinary client in all its swarms.
+struct StockClient {
+    peer: OnlineStockPeer,
+    n_seeding: usize,
+    n_leeching: usize,
+}
+
+/// An ordinary client by the member who answers for it.
+fn named(peer: &OnlineStockPeer) -> String {
+    peer.user.as_ref().map_or_else(|| "stock client without a key".into(), |user| format!("stock client of {user}"))
 }
 
 fn row(group: &GroupName, listing: &Listing) -> String {

@@ -1,11 +1,10 @@
 //! The tracker of Mini-Torrent: accounts, groups, listings and presence.
 //!
-//! An edge (control connection, console) holds no rule and no SQL; `service` has one method per use case;
+//! An edge (control connection, HTTP, UDP, console) holds no rule and no SQL; `service` has one method per use case;
 //! the rules live in `domain`; `store` holds what is durable, `presence` what is online. The server is a
 //! function of its configuration, a bound listener and a shutdown token: [`run`].
 
 mod admission;
-#[allow(dead_code, reason = "the edges that speak HTTP and UDP are not there yet")]
 mod announces;
 mod backoff;
 mod clock;
@@ -13,11 +12,15 @@ mod command_line;
 mod connection;
 mod console;
 mod domain;
+mod http;
 mod identity;
+mod keys;
 mod limits;
 mod log;
+mod metrics;
 mod output;
 mod passwords;
+mod port;
 mod presence;
 mod server;
 mod service;
@@ -25,20 +28,20 @@ mod settings;
 mod start;
 mod store;
 mod tickets;
+mod udp;
 
 pub use clock::Clock;
 pub use command_line::run_from_command_line;
-pub use server::listen;
+pub use port::{Port, listen};
 pub use start::{Config, StartError, Tracker};
 
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Serves on `listener` until `shutdown`, without a console. What was acknowledged is durable afterwards.
+/// Serves on `port` until `shutdown`, without a console. What was acknowledged is durable afterwards.
 ///
 /// # Errors
 /// When the data directory cannot be used, or belongs to another deployment or a newer program.
-pub async fn run(config: Config, listener: TcpListener, shutdown: CancellationToken) -> Result<(), StartError> {
-    Tracker::open(config).await?.serve(listener, shutdown).await;
+pub async fn run(config: Config, port: Port, shutdown: CancellationToken) -> Result<(), StartError> {
+    Tracker::open(config).await?.serve(port, shutdown).await;
     Ok(())
 }

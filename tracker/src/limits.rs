@@ -24,6 +24,32 @@ pub(crate) const SESSION_UPKEEP: Duration = Duration::from_secs(3600);
 /// How long a shutdown waits for connections to end.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
+/// Longest head of an HTTP request in bytes, its first line included.
+pub(crate) const MAX_HTTP_HEAD: usize = 8 * 1024;
+/// How long the head of an HTTP request may take to arrive.
+pub(crate) const HTTP_HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// How long an HTTP connection may stay silent between two requests.
+pub(crate) const HTTP_IDLE: Duration = Duration::from_secs(60);
+/// How long a client may take to receive a batch of HTTP answers.
+pub(crate) const HTTP_WRITE_DEADLINE: Duration = Duration::from_secs(10);
+/// Bytes of HTTP answers that gather before they are written; one answer more fits in.
+pub(crate) const MAX_HTTP_BATCH: usize = 16 * 1024;
+/// Peers that a connection's buffers keep room for between two HTTP requests.
+pub(crate) const HTTP_KEPT_PEERS: usize = 64;
+/// Bytes of an HTTP answer that they keep room for.
+pub(crate) const HTTP_KEPT_LENGTH: usize = 2048;
+/// How long an HTTP connection that we end is still read.
+pub(crate) const HTTP_LINGER: Duration = Duration::from_secs(2);
+/// Bytes that are read from it meanwhile.
+pub(crate) const MAX_HTTP_LINGER_LENGTH: usize = 256 * 1024;
+/// How long the thread for UDP waits for a packet before it looks whether the tracker ends.
+pub(crate) const UDP_WAIT: Duration = Duration::from_millis(200);
+
+/// Bytes of UDP packets that the system keeps for us while we are busy: 4 MiB.
+pub(crate) const UDP_BUFFER_LENGTH: usize = 4 * 1024 * 1024;
+/// How long an answer about the tracker's health is given again without asking the store, in seconds.
+pub(crate) const HEALTH_LIFE_S: u64 = 1;
+
 /// Connections that the system holds ready to be accepted.
 pub(crate) const ACCEPT_BACKLOG: u32 = 4096;
 /// Most connections, if the file limit allows as many.
@@ -72,6 +98,36 @@ pub(crate) const MAX_PENDING_REQUESTS: u64 = 100;
 pub(crate) const MAX_LISTINGS: u64 = 100_000;
 /// Bytes of `info` dictionaries that one user uploaded: 2 GiB.
 pub(crate) const MAX_METADATA_BYTES: u64 = 2 << 30;
+
+/// Addresses (IPv6: /64) that one announce key may be used from within [`KEY_PLACES_WINDOW`].
+pub(crate) const MAX_KEY_PLACES: usize = 8;
+/// How long an address counts for its key.
+pub(crate) const KEY_PLACES_WINDOW: Duration = Duration::from_secs(3600);
+/// Keys that wait to be suspended; one that finds no place is found out again at its next use.
+pub(crate) const MAX_QUEUED_SUSPENSIONS: usize = 256;
+/// Between two batches of what keys were used last.
+pub(crate) const KEY_USE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a change by another tracker on the same store of who is admitted may stay unnoticed.
+pub(crate) const ADMITTED_POLL: Duration = Duration::from_millis(500);
+/// When ordinary clients are asked to announce again.
+pub(crate) const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(30 * 60);
+/// How soon they may do so.
+pub(crate) const MIN_ANNOUNCE_INTERVAL: Duration = Duration::from_secs(60);
+/// Peers that an answer to an ordinary client names unless it asks for another number.
+pub(crate) const DEFAULT_NUMWANT: u16 = 50;
+/// Slots of each shard that one round of the sweeper looks at.
+pub(crate) const SWEPT_SLOTS: usize = 4096;
+/// Ordinary clients that one event names to who has just announced or watches a swarm.
+pub(crate) const MAX_STOCK_PEERS: usize = 4096;
+/// Changes of ordinary clients that wait for one connection; a client that lets more gather is dropped.
+pub(crate) const MAX_PENDING_STOCK_PEERS: usize = 16_384;
+/// Ordinary clients that the console shows.
+pub(crate) const MAX_STOCK_PEERS_SHOWN: usize = 10_000;
+/// Members of a swarm that are passed over to begin an answer at another one each time.
+pub(crate) const MAX_MEMBERS_SKIPPED: usize = 1024;
+
+/// Announce keys that one user has.
+pub(crate) const MAX_KEYS: u64 = 1000;
 
 /// Uploads of `info` dictionaries in progress on one connection.
 pub(crate) const MAX_UPLOADS: usize = 8;

@@ -2,18 +2,20 @@
 
 use crate::admission::{Admission, Ticket};
 use crate::connection::{self, Greeted, Surroundings};
+use crate::http;
 use crate::limits;
+use crate::port::Port;
 use crate::presence::ConnectionId;
 use crate::service::Service;
+use crate::udp;
 use mini_torrent_common::address;
 use mini_torrent_common::control;
 use mini_torrent_common::tls;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
@@ -31,26 +33,13 @@ struct Server {
     tasks: TaskTracker,
 }
 
-/// Listens on an address, with room for many clients that come at once; with the usual 128 places some of
-/// them would be kept waiting for seconds.
-///
-/// # Errors
-/// As the system says: the address is taken, not ours, or not allowed.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restarted tracker does not wait for the last connections of its predecessor to be forgotten.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(limits::ACCEPT_BACKLOG)
-}
-
 /// Serves until `shutdown`, telling of the revocations behind `last_revocation`; then closes every connection
 /// and waits for what was begun.
 pub(crate) async fn serve(
     service: Arc<Service>,
     tls: Arc<rustls::ServerConfig>,
     last_revocation: u64,
-    listener: TcpListener,
+    port: Port,
     shutdown: CancellationToken,
 ) {
     let admission = Admission::new(connection_limit());
@@ -59,6 +48,10 @@ pub(crate) async fn serve(
     tasks.spawn(keep_sessions(Arc::clone(&service), shutdown.clone()));
     let (following, until) = (Arc::clone(&service), shutdown.clone());
     tasks.spawn(async move { until.run_until_cancelled(following.follow_revocations(last_revocation)).await });
+    tasks.spawn(keep_ordinary_clients(Arc::clone(&service), shutdown.clone()));
+    let Port { tcp: listener, udp: socket } = port;
+    let (answering, until) = (Arc::clone(&service), shutdown.clone());
+    tasks.spawn_blocking(move || udp::serve(answering, &socket, &until));
     let server = Arc::new(Server { service, tls: TlsAcceptor::from(tls), tasks: tasks.clone() });
     let mut n_accepted = 0;
     loop {
@@ -91,16 +84,24 @@ pub(crate) async fn serve(
 enum Protocol {
     /// TLS, with its ALPN to choose between the control connection and whatever else comes.
     Tls,
+    /// Plain HTTP.
+    Http,
 }
 
 impl Protocol {
-    /// Plain HTTP would be told here by its method's first letter.
     fn of(first_byte: u8) -> Option<Self> {
         match first_byte {
             TLS_HANDSHAKE => Some(Self::Tls),
+            first if http::may_begin_with(first) => Some(Self::Http),
             _ => None,
         }
     }
+}
+
+/// A connection that has shown what it wants.
+enum Arrived {
+    Control(Box<Greeted<TlsStream<TcpStream>>>),
+    Http(TcpStream),
 }
 
 impl Server {
@@ -112,16 +113,39 @@ impl Server {
         close: CancellationToken,
         ticket: Ticket,
     ) {
+        let _open = Open::new(&self.service);
         let clock = self.service.clock();
-        let greeting = clock.within(limits::HELLO_DEADLINE, self.greet(stream, source, id));
-        let greeted = tokio::select! {
+        let arriving = clock.within(limits::HELLO_DEADLINE, self.arrive(stream, source, id));
+        let arrived = tokio::select! {
             () = close.cancelled() => None,
-            greeted = greeting => greeted.flatten(),
+            arrived = arriving => arrived.flatten(),
         };
-        let Some(greeted) = greeted else { return };
-        let (service, tasks) = (Arc::clone(&self.service), self.tasks.clone());
-        // Boxed, so that a connection which never gets here does not have the room for it.
-        Box::pin(connection::serve(greeted, Surroundings { service, tasks, close, ticket, id })).await;
+        match arrived {
+            None => {}
+            // Without a user, it is the first to make room for others; its place is given back at its end.
+            Some(Arrived::Http(stream)) => {
+                close.run_until_cancelled(Box::pin(http::serve(stream, source, &self.service))).await;
+                drop(ticket);
+            }
+            Some(Arrived::Control(greeted)) => {
+                let (service, tasks) = (Arc::clone(&self.service), self.tasks.clone());
+                // Boxed, so that a connection which never gets here does not have the room for it.
+                Box::pin(connection::serve(*greeted, Surroundings { service, tasks, close, ticket, id })).await;
+            }
+        }
+    }
+
+    async fn arrive(&self, stream: TcpStream, source: IpAddr, id: ConnectionId) -> Option<Arrived> {
+        // Small answers should not wait for more to come.
+        let _ = stream.set_nodelay(true);
+        let mut first = [0];
+        if stream.peek(&mut first).await.ok()? == 0 {
+            return None;
+        }
+        match Protocol::of(first[0])? {
+            Protocol::Tls => Some(Arrived::Control(Box::new(self.greet(stream, source, id).await?))),
+            Protocol::Http => Some(Arrived::Http(stream)),
+        }
     }
 
     async fn greet(
@@ -130,15 +154,6 @@ impl Server {
         source: IpAddr,
         id: ConnectionId,
     ) -> Option<Greeted<TlsStream<TcpStream>>> {
-        // Small answers should not wait for more to come.
-        let _ = stream.set_nodelay(true);
-        let mut first = [0];
-        if stream.peek(&mut first).await.ok()? == 0 {
-            return None;
-        }
-        match Protocol::of(first[0])? {
-            Protocol::Tls => {}
-        }
         let stream = match self.tls.accept(stream).await {
             Ok(stream) => stream,
             Err(error) => {
@@ -155,6 +170,35 @@ impl Server {
         let greeted = connection::greet(stream, id, key, source, self.service.clock().wall_ms()).await;
         greeted.inspect_err(|error| tracing::debug!(%source, %error, "no Hello came")).ok()?
     }
+}
+
+/// Counts a connection while it is open.
+struct Open<'a>(&'a Service);
+
+impl<'a> Open<'a> {
+    fn new(service: &'a Service) -> Self {
+        service.metrics().connections.add();
+        service.metrics().connections_open.add();
+        Self(service)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.metrics().connections_open.take_away();
+    }
+}
+
+/// Everything about ordinary clients that happens by itself.
+async fn keep_ordinary_clients(service: Arc<Service>, shutdown: CancellationToken) {
+    let sweeping = async {
+        loop {
+            service.clock().sleep(limits::LEASE_TICK).await;
+            service.sweep_announces();
+        }
+    };
+    let all = async { tokio::join!(sweeping, service.suspend_keys(), service.follow_keys(), service.keep_key_use()) };
+    shutdown.run_until_cancelled(all).await;
 }
 
 async fn keep_leases(service: Arc<Service>, shutdown: CancellationToken) {

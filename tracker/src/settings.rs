@@ -42,6 +42,13 @@ struct Arguments {
     #[arg(long, env = "MINI_TRACKER_NO_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
     no_public: bool,
 
+    /// Let anybody who reaches the tracker take part in the swarms of group `public`, without a key
+    ///
+    /// Ordinary BitTorrent clients then need no account: whoever knows the info-hash of a public file learns the
+    /// addresses of all who have it, fetches it, and appears in its swarm. Other groups stay closed.
+    #[arg(long, env = "MINI_TRACKER_OPEN_PUBLIC", value_parser = clap::builder::FalseyValueParser::new())]
+    open_public: bool,
+
     /// How the log is written [default: text]
     #[arg(long, value_enum, value_name = "FORMAT", env = "MINI_TRACKER_LOG_FORMAT")]
     log_format: Option<LogFormat>,
@@ -54,7 +61,7 @@ struct Arguments {
     #[arg(short, long)]
     verbose: bool,
 
-    /// A settings file (TOML) with the keys data_dir, registration, public, log_format, log
+    /// A settings file (TOML) with the keys data_dir, registration, public, open_public, log_format, log
     #[arg(long, value_name = "FILE", env = "MINI_TRACKER_CONFIG")]
     config: Option<PathBuf>,
 
@@ -69,6 +76,7 @@ struct FileSettings {
     data_dir: Option<PathBuf>,
     registration: Option<Registration>,
     public: Option<bool>,
+    open_public: Option<bool>,
     log_format: Option<LogFormat>,
     log: Option<String>,
 }
@@ -113,6 +121,8 @@ pub(crate) struct Settings {
     pub registration: Registration,
     /// Whether the built-in group is there.
     pub public_group: bool,
+    /// Whether ordinary clients need no key for its files.
+    pub open_public: bool,
     /// The form of the log.
     pub log_format: LogFormat,
     /// What is logged.
@@ -170,6 +180,7 @@ fn merge(arguments: Arguments, file: FileSettings) -> Result<Settings, String> {
             .unwrap_or_else(|| info.parent().unwrap_or(Path::new("")).join("mini-tracker.data")),
         registration: arguments.registration.or(file.registration).unwrap_or(Registration::Open),
         public_group: !arguments.no_public && file.public.unwrap_or(true),
+        open_public: arguments.open_public || file.open_public.unwrap_or(false),
         log_format: arguments.log_format.or(file.log_format).unwrap_or(LogFormat::Text),
         log: arguments.log.or(file.log).unwrap_or_else(|| "info".into()),
         verbose: arguments.verbose,
@@ -202,7 +213,7 @@ fn read_bounded(path: &Path, limit: u64) -> io::Result<String> {
 
 /// A misspelt variable would otherwise do nothing, silently.
 fn check_environment(names: impl IntoIterator<Item = std::ffi::OsString>) -> Result<(), String> {
-    const KNOWN: [&str; 6] = ["DATA_DIR", "REGISTRATION", "NO_PUBLIC", "LOG_FORMAT", "LOG", "CONFIG"];
+    const KNOWN: [&str; 7] = ["DATA_DIR", "REGISTRATION", "NO_PUBLIC", "OPEN_PUBLIC", "LOG_FORMAT", "LOG", "CONFIG"];
     for name in names {
         let name = name.to_string_lossy();
         if let Some(setting) = name.strip_prefix(ENVIRONMENT)
@@ -268,6 +279,26 @@ mod tests {
         std::fs::write(&config, "log = \"info\"\nregistratoin = \"closed\"\n").unwrap();
         let error = place.read(&["1", "--config", &config]).unwrap_err();
         assert!(error.contains("registratoin") && error.contains("line 2"), "{error}");
+    }
+
+    /// D11: off unless somebody says so, on the command line or in the file; the help warns.
+    #[test]
+    fn d11_open_public_is_a_decision_of_the_operator() {
+        let place = Place::new();
+        assert!(!place.read(&["1"]).unwrap().open_public);
+        assert!(place.read(&["1", "--open-public"]).unwrap().open_public);
+        let config = place.path("tracker.toml");
+        for (text, expected) in
+            [("open_public = true", Some(true)), ("open_public = false", Some(false)), ("open_public = 1", None)]
+        {
+            std::fs::write(&config, text).unwrap();
+            let read = place.read(&["1", "--config", &config]);
+            assert_eq!(read.as_ref().ok().map(|settings| settings.open_public), expected, "{text}");
+            assert!(expected.is_some() || read.unwrap_err().contains("tracker.toml"));
+        }
+        assert!(check_environment(["MINI_TRACKER_OPEN_PUBLIC".into()]).is_ok());
+        let help = place.read(&["--help"]).unwrap_err();
+        assert!(help.contains("--open-public") && help.contains("learns the"), "{help}");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::identity::{self, IdentityError};
 use crate::passwords::Passwords;
+use crate::port::Port;
 use crate::server;
 use crate::service::{Policy, Service};
 use crate::store::{OpenError, Store, StoreError};
@@ -16,7 +17,6 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// What a tracker is made of, besides its listener.
@@ -28,6 +28,8 @@ pub struct Config {
     pub registration_open: bool,
     /// Whether the built-in group `public` is there.
     pub public_group: bool,
+    /// Whether ordinary BitTorrent clients need no key for its files.
+    pub open_public: bool,
     /// The time.
     pub clock: Clock,
 }
@@ -36,7 +38,7 @@ impl Config {
     /// The defaults: open registration, the built-in group, the machine's clock.
     pub fn new(data_directory: impl Into<PathBuf>) -> Self {
         let data_directory = data_directory.into();
-        Self { data_directory, registration_open: true, public_group: true, clock: Clock::system() }
+        Self { data_directory, registration_open: true, public_group: true, open_public: false, clock: Clock::system() }
     }
 }
 
@@ -106,7 +108,7 @@ impl Tracker {
     /// # Errors
     /// When it cannot be used, or belongs to another deployment or a newer program.
     pub async fn open(config: Config) -> Result<Self, StartError> {
-        let Config { data_directory, registration_open, public_group, clock } = config;
+        let Config { data_directory, registration_open, public_group, open_public, clock } = config;
         create_private_directory(&data_directory)?;
         let directory = data_directory.clone();
         let opened = tokio::task::spawn_blocking(move || -> Result<(Store, File), StartError> {
@@ -127,8 +129,10 @@ impl Tracker {
         let tickets = Tickets::new(identity);
         tickets.key(&store, clock.wall_ms()).await?;
         let last_revocation = store.last_revocation().await?;
-        let policy = Policy { registration_open, public_group, spool_directory: data_directory };
+        let policy = Policy { registration_open, public_group, open_public, spool_directory: data_directory };
         let service = Arc::new(Service::new(store, clock, passwords, tickets, policy));
+        // Before anybody can announce: no key that is good is turned away.
+        service.refresh_keys().await;
         Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation })
     }
 
@@ -141,9 +145,9 @@ impl Tracker {
         Arc::clone(&self.service)
     }
 
-    /// Serves on `listener` until `shutdown`; then everything acknowledged is durable and the store closed.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
-        server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, listener, shutdown).await;
+    /// Serves on `port` until `shutdown`; then everything acknowledged is durable and the store closed.
+    pub async fn serve(self, port: Port, shutdown: CancellationToken) {
+        server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, port, shutdown).await;
         self.service.store().close().await;
     }
 }

@@ -117,6 +117,15 @@ fn a_taken_port_is_said_and_the_first_tracker_unharmed() {
     tracker.end();
 }
 
+/// The port is one for TCP and UDP: with the one half taken there is no tracker.
+#[test]
+fn a_taken_udp_port_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let text = refused(directory.path(), &["--listen", &taken.local_addr().unwrap().to_string()]);
+    assert!(text.starts_with("error[address_in_use]: ") && text.contains("UDP"), "{text}");
+}
+
 #[test]
 fn two_trackers_share_a_data_directory_and_its_key() {
     let directory = tempfile::tempdir().unwrap();

@@ -31,6 +31,7 @@ pub(crate) const N_SHARDS: usize = 64;
 /// All swarms.
 pub(crate) struct Announces {
     seed: Seed,
+    n_peers: Arc<AtomicUsize>,
     shards: Box<[Mutex<Shard>]>,
 }
 
@@ -72,9 +73,9 @@ impl Announces {
     /// With room for about so many peers and swarms.
     fn with_room(seed: [u64; 2], max_peers: usize, max_swarms: usize) -> Self {
         let (seed, n_peers) = (Seed(seed), Arc::new(AtomicUsize::new(0)));
-        let room = Room { n_peers, max_peers, max_swarms: max_swarms / N_SHARDS };
+        let room = Room { n_peers: Arc::clone(&n_peers), max_peers, max_swarms: max_swarms / N_SHARDS };
         let shard = |index: usize| Mutex::new(Shard::new(seed, index as u64, room.clone()));
-        Self { seed, shards: (0..N_SHARDS).map(shard).collect() }
+        Self { seed, n_peers, shards: (0..N_SHARDS).map(shard).collect() }
     }
 
     /// Notes an announce and names some other peers of the swarm to `take`.
@@ -89,6 +90,21 @@ impl Announces {
         mut take: impl FnMut(SocketAddr),
     ) -> Result<Announced, Full> {
         self.shard_of(announce.info_hash).announce(announce, wanted, Tick::at(now_s), &mut take)
+    }
+
+    /// Whether a peer is there, and has everything.
+    pub(crate) fn is_seeder(&self, info_hash: InfoHash, address: SocketAddr) -> Option<bool> {
+        self.shard_of(info_hash).swarm(info_hash)?.is_seeder(address, self.seed)
+    }
+
+    /// Peers over all swarms.
+    pub(crate) fn n_peers(&self) -> usize {
+        self.n_peers.load(Relaxed)
+    }
+
+    /// Swarms, those that were left a moment ago included.
+    pub(crate) fn n_swarms(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).swarms.len()).sum()
     }
 
     /// The numbers of a swarm, if it has peers.

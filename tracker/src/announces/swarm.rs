@@ -78,6 +78,13 @@ impl Swarm {
         }
     }
 
+    pub(super) fn is_seeder(&self, address: SocketAddr, seed: Seed) -> Option<bool> {
+        match address.ip() {
+            IpAddr::V4(v4) => self.v4.is_seeder(v4.octets(), address.port(), seed),
+            IpAddr::V6(v6) => self.v6.as_deref()?.is_seeder(v6.octets(), address.port(), seed),
+        }
+    }
+
     pub(super) fn contains(&self, address: SocketAddr, seed: Seed) -> bool {
         match address.ip() {
             IpAddr::V4(v4) => self.v4.contains(v4.octets(), address.port(), seed),

@@ -245,6 +245,12 @@ impl<A: PackedIp> Table<A> {
         old.iter().filter(|slot| !slot.is_free()).for_each(|slot| self.insert_new(*slot, seed));
     }
 
+    /// Whether a peer is a seeder, if it is there.
+    pub(super) fn is_seeder(&self, ip: A, port: u16, seed: Seed) -> Option<bool> {
+        let at = self.find_in_any(ip, port, seed).ok()?;
+        Some(self.slots.get(at)?.is_seeder())
+    }
+
     pub(super) fn contains(&self, ip: A, port: u16, seed: Seed) -> bool {
         self.find_in_any(ip, port, seed).is_ok()
     }

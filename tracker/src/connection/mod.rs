@@ -264,7 +264,8 @@ async fn gather_events(service: &Service, id: ConnectionId, changed: &Notify, ou
         {
             return;
         }
-        for event in service.presence().take_peer_events(id) {
+        let stock_events = service.take_stock_events(id);
+        for event in service.presence().take_peer_events(id).into_iter().chain(stock_events) {
             if out.send(event).await.is_err() {
                 return;
             }

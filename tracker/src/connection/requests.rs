@@ -22,6 +22,7 @@ pub(super) fn lane(request: &Request) -> Lane {
         Request::ListRequests { .. }
         | Request::ListGroups { .. }
         | Request::ListSessions
+        | Request::ListKeys
         | Request::DescribeGroup { .. }
         | Request::ListFiles { .. }
         | Request::FindFile { .. }
@@ -39,6 +40,7 @@ pub(super) async fn read(service: &Service, id: ConnectionId, request: Request) 
         }
         Request::ListGroups { after } => service.list_groups(&caller, after).await.map(Response::Groups),
         Request::ListSessions => service.list_sessions(&caller).await.map(Response::Sessions),
+        Request::ListKeys => service.list_keys(&caller).await.map(Response::Keys),
         Request::DescribeGroup { group } => service.describe_group(&caller, group).await.map(Response::Group),
         Request::ListFiles { group, after } => service.list_files(&caller, group, after).await.map(Response::Files),
         Request::FindFile { group, file } => service.find_file(&caller, group, file).await.map(Response::File),
@@ -60,7 +62,11 @@ pub(super) async fn change(
             service.register(user, password, visitor.source).await.map(|()| Response::Done)
         }
         Request::Login { user, password, takeover } => {
-            service.login(visitor, user, password, takeover).await.map(Response::SignedIn)
+            let signed_in = service.login(visitor, user, password, takeover).await;
+            if signed_in.is_err() {
+                service.metrics().logins_refused.add();
+            }
+            signed_in.map(Response::SignedIn)
         }
         Request::Resume { token } => service.resume(visitor, token).await.map(Response::SignedIn),
         Request::Logout => {
@@ -100,6 +106,9 @@ async fn change_as_user(
         Request::SetRole { group, user, role } => service.set_role(caller, group, user, role).await.map(done),
         Request::TransferOwner { group, user } => service.transfer_owner(caller, group, user).await.map(done),
         Request::RemoveFile { group, file } => service.remove_file(caller, group, file).await.map(done),
+        Request::SetStockClients { group, on } => service.set_stock_clients(caller, group, on).await.map(done),
+        Request::CreateKey { listing } => service.create_key(caller, listing).await.map(Response::Key),
+        Request::RevokeKey { id } => service.revoke_key(caller, id).await.map(done),
         Request::EnterGroup { group, after } => {
             service.enter_group(caller, visitor.client.key, group, after).await.map(Response::Admission)
         }

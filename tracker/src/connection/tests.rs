@@ -5,5 +5,6 @@ mod client;
 mod governing;
 mod hostile;
 mod members;
+mod one_port;
 mod sessions;
 mod sharing;

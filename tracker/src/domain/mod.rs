@@ -32,6 +32,8 @@ pub(crate) enum Operation {
     SetRoles,
     /// Give the group to somebody else.
     TransferOwner,
+    /// Admit ordinary clients, or turn them away.
+    SetStockClients,
     /// Remove some file; which ones is [`permit_file_removal`]'s.
     RemoveFiles,
     /// Ask to join.
@@ -67,7 +69,11 @@ pub(crate) fn permit(operation: Operation, standing: Standing) -> Result<(), Ref
         Operation::DecideRequests | Operation::RemoveMembers if standing.role < Some(Role::Admin) => {
             Err(Refused::NotTheOwner)
         }
-        Operation::SetRoles | Operation::TransferOwner if standing.role < Some(Role::Owner) => Err(Refused::OwnerOnly),
+        Operation::SetRoles | Operation::TransferOwner | Operation::SetStockClients
+            if standing.role < Some(Role::Owner) =>
+        {
+            Err(Refused::OwnerOnly)
+        }
         _ => Ok(()),
     }
 }
@@ -157,6 +163,8 @@ pub(crate) enum Quota {
     MetadataBytes,
     /// Shares.
     Shares,
+    /// Announce keys.
+    Keys,
 }
 
 /// Whether a user who would then have `n` of something may have so many.
@@ -170,6 +178,7 @@ pub(crate) fn check_quota(quota: Quota, n: u64) -> Result<(), Refused> {
         Quota::Listings => (limits::MAX_LISTINGS, "files listed"),
         Quota::MetadataBytes => (limits::MAX_METADATA_BYTES, "bytes of metadata"),
         Quota::Shares => (limits::MAX_LISTINGS, "files shared"),
+        Quota::Keys => (limits::MAX_KEYS, "announce keys"),
     };
     if n > limit { Err(Refused::QuotaExceeded { what, limit }) } else { Ok(()) }
 }

@@ -106,6 +106,12 @@ pub enum Refused {
     /// The user does not share this file.
     #[error("this user does not share the file")]
     NotSharing,
+    /// The user has no announce key of this number.
+    #[error("you have no announce key of this number")]
+    NoSuchKey,
+    /// The group's owner does not admit ordinary clients.
+    #[error("the owner of the group does not admit ordinary BitTorrent clients; see set_group")]
+    StockClientsOff,
     /// An `info` dictionary that does not fit.
     #[error("the info dictionary is not acceptable: {0}")]
     InvalidInfo(String),
@@ -155,6 +161,8 @@ impl Refused {
             Self::NoSuchFile => ErrorCode::NoSuchFile,
             Self::NameConflict { .. } => ErrorCode::NameConflict,
             Self::NotSharing => ErrorCode::NotSharing,
+            Self::NoSuchKey => ErrorCode::NoSuchKey,
+            Self::StockClientsOff => ErrorCode::StockClientsOff,
             Self::InvalidInfo(_) => ErrorCode::InvalidMetainfo,
             Self::QuotaExceeded { .. } => ErrorCode::QuotaExceeded,
             Self::Usage(_) => ErrorCode::Usage,

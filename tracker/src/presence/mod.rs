@@ -6,6 +6,7 @@
 //! from before are turned back, to be read again.
 
 mod entering;
+mod stock;
 mod swarm;
 mod swarming;
 
@@ -22,10 +23,12 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use stock::StockNews;
 use swarm::Swarm;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use stock::WantedMembers;
 pub(crate) use swarming::{Announced, NotTaken};
 
 /// The number of a connection in this process.
@@ -121,6 +124,7 @@ struct Connected {
     /// Peers that changed in watched swarms since the client was last told.
     pending: HashMap<ListingId, HashSet<PublicKey>>,
     n_pending: usize,
+    stock_news: StockNews,
     /// The groups whose revocations are gathered, and whether the user was found to be a member.
     entered: HashMap<GroupId, bool>,
     /// Revocations that the client has not been told of, in the order of their numbers.
@@ -167,6 +171,7 @@ impl Presence {
             watched: HashSet::new(),
             pending: HashMap::new(),
             n_pending: 0,
+            stock_news: StockNews::default(),
             entered: HashMap::new(),
             revocations: Vec::new(),
         };

@@ -74,7 +74,10 @@ impl Presence {
         }
         for one in batch {
             match *one {
-                Announced::In { listing, group, complete } => state.enter(id, listing, group, complete),
+                Announced::In { listing, group, complete } => {
+                    state.enter(id, listing, group, complete);
+                    state.tell_all_stock_peers(id, listing);
+                }
                 Announced::Gone(listing) => state.leave(id, listing),
             }
         }
@@ -107,6 +110,7 @@ impl Presence {
         swarm.watchers.insert(id);
         let others = swarm.peers().filter(|(other, _)| **other != key).map(|(key, peer)| (*key, *peer));
         let sample = others.sample(&mut rand::rng(), MAX_PEERS);
+        state.tell_all_stock_peers(id, listing);
         Ok(sample.into_iter().filter_map(|(key, peer)| state.contact(key, peer)).collect())
     }
 

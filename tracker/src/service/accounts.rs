@@ -45,6 +45,7 @@ impl Service {
         let id = locked.map_err(|error| or(error, Refused::NoSuchUser, Refused::Internal))?;
         self.presence.end_session(id, None, "the operator of the tracker has locked this account");
         self.revoked.notify_one();
+        self.refresh_keys().await;
         tracing::info!(%user, "account locked");
         Ok(())
     }

@@ -17,6 +17,7 @@ impl Service {
         self.presence.end_listings(&removed.ended);
         self.presence.end_membership(removed.user, removed.group);
         self.revoked.notify_one();
+        self.refresh_keys().await;
         tracing::info!(by = %caller.name, group = %removed.group_name, %user, "member removed");
         let event = Event::RemovedFromGroup { id: removed.group, group: removed.group_name };
         self.presence.notify(&[removed.user], &event);

@@ -52,6 +52,7 @@ impl Service {
             self.presence.end_listings(&departure.ended);
             self.presence.end_membership(caller.user, departure.group);
             self.revoked.notify_one();
+            self.refresh_keys().await;
         }
         tracing::info!(user = %caller.name, %group, left = ?departure.left, "left");
         Ok(departure.left)
@@ -112,6 +113,6 @@ impl Service {
     pub(crate) async fn describe_group(&self, caller: &Caller, group: GroupName) -> Result<GroupDescription> {
         let found = self.group_for(Operation::Describe, group, caller.user).await?;
         let role = found.standing.role.unwrap_or(Role::Member);
-        Ok(GroupDescription { id: found.id, name: found.name, role })
+        Ok(GroupDescription { id: found.id, name: found.name, role, stock_clients: found.stock_clients })
     }
 }

@@ -39,7 +39,9 @@ impl Service {
         let mut listings: Vec<_> = listings.collect();
         let counts = self.presence.counts(listings.iter().map(|listing| listing.id));
         for (listing, (n_seeders, n_leechers)) in listings.iter_mut().zip(counts) {
-            (listing.n_seeders, listing.n_leechers) = (n_seeders, n_leechers);
+            let (n_stock_seeders, n_stock_leechers) = self.stock_counts(listing.draft.info_hash);
+            listing.n_seeders = n_seeders.saturating_add(n_stock_seeders);
+            listing.n_leechers = n_leechers.saturating_add(n_stock_leechers);
         }
     }
 
@@ -87,7 +89,10 @@ impl Service {
         match ended {
             EndedShare::WasNone => return Err(Refused::NotSharing),
             EndedShare::Ended => self.presence.end_seeding(caller.user, listing),
-            EndedShare::ListingEnded => self.presence.end_listings(&[listing]),
+            EndedShare::ListingEnded => {
+                self.presence.end_listings(&[listing]);
+                self.refresh_keys().await;
+            }
         }
         tracing::info!(user = %caller.name, listing = listing.0, ?ended, "stopped sharing");
         Ok(())
@@ -101,6 +106,7 @@ impl Service {
         let removed = self.store.remove_file(caller.actor(), group.clone(), file.clone(), self.file_rule()).await;
         let listing = removed.map_err(no_such_group)?;
         self.presence.end_listings(&[listing]);
+        self.refresh_keys().await;
         tracing::info!(by = %caller.name, %group, %file, listing = listing.0, "file removed");
         Ok(())
     }

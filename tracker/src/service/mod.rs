@@ -5,22 +5,29 @@ mod accounts;
 mod admission;
 mod governing;
 mod groups;
+mod health;
+mod keys;
 mod listings;
+mod ordinary;
 mod sessions;
 mod swarms;
 mod uploads;
 
+pub(crate) use ordinary::{Credential, OnlineStockPeer, OrdinaryAnnounce, TurnedAway};
 pub(crate) use uploads::Uploads;
 
 use crate::backoff::Backoff;
 use crate::clock::Clock;
 use crate::domain::{self, MemberOperation, Operation, Refused, Standing};
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::presence::{Client, ConnectionId, Presence, SignedInUser};
 use crate::store::{Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, Store, StoreError, UserId};
 use crate::tickets::{TicketKeyError, Tickets};
+use health::Health;
 use mini_torrent_common::names::{GroupName, UserName};
+use ordinary::OrdinaryClients;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -36,6 +43,8 @@ pub(crate) struct Policy {
     pub registration_open: bool,
     /// Whether the built-in group is there.
     pub public_group: bool,
+    /// Whether ordinary clients need no key for the files of the built-in group.
+    pub open_public: bool,
     /// Where uploads are kept until they are complete.
     pub spool_directory: PathBuf,
 }
@@ -48,6 +57,9 @@ pub(crate) struct Service {
     passwords: Passwords,
     backoff: Backoff,
     tickets: Tickets,
+    ordinary: OrdinaryClients,
+    health: Health,
+    metrics: Metrics,
     /// Rung when the log of revocations has grown.
     revoked: Notify,
     policy: Policy,
@@ -93,6 +105,9 @@ impl Service {
             store,
             presence: Presence::new(clock.clone()),
             backoff: Backoff::new(clock.clone()),
+            ordinary: OrdinaryClients::new(clock.clone()),
+            health: Health::default(),
+            metrics: Metrics::default(),
             clock,
             passwords,
             tickets,
@@ -111,6 +126,11 @@ impl Service {
     /// Who is online.
     pub(crate) fn presence(&self) -> &Presence {
         &self.presence
+    }
+
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
     }
 
     /// What is durable.

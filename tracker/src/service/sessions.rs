@@ -168,6 +168,7 @@ impl Service {
         // Another connection may have taken the session up meanwhile.
         self.presence.end_session(caller.user, None, "logged out everywhere");
         self.revoked.notify_one();
+        self.refresh_keys().await;
         tracing::info!(user = %caller.name, "logged out everywhere");
         Ok(())
     }

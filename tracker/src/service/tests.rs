@@ -12,6 +12,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+mod keys;
+pub(crate) mod ordinary;
+
 pub(crate) struct Stage {
     pub(crate) service: Arc<Service>,
     pub(crate) clock: Clock,
@@ -30,7 +33,8 @@ impl Stage {
         store.found(identity.public().fingerprint(), GroupId([0; 16]), 1).await.unwrap();
         let clock = Clock::manual(1_000_000);
         let spool_directory = directory.path().into();
-        let policy = change(Policy { registration_open: true, public_group: true, spool_directory });
+        let policy =
+            change(Policy { registration_open: true, public_group: true, open_public: false, spool_directory });
         let passwords = Passwords::with_cost(8, 1).unwrap();
         let service = Arc::new(Service::new(store, clock.clone(), passwords, Tickets::new(identity), policy));
         Self { service, clock, _directory: directory }

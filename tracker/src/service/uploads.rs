@@ -160,6 +160,9 @@ impl Service {
             let rule = self.rule(Operation::ShareFiles);
             match self.store.list_file(caller.actor(), new, rule, domain::check_quota).await {
                 Ok(listing) => {
+                    if built_in {
+                        self.refresh_keys().await;
+                    }
                     tracing::info!(user = %caller.name, file = %draft.name, listing = listing.0, "listed");
                     return Ok(listing);
                 }

@@ -9,6 +9,7 @@ use mini_torrent_common::tls::PublicKey;
 use std::sync::Arc;
 
 mod admission;
+mod announce_keys;
 mod governing;
 mod sessions;
 

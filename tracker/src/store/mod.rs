@@ -5,9 +5,11 @@
 //! write is refused with `session_ended`. The method list is what another database would have to offer;
 //! `contract` tests it.
 
+mod announce_keys;
 mod records;
 mod sqlite;
 
+pub(crate) use announce_keys::*;
 pub(crate) use records::*;
 pub(crate) use sqlite::OpenError;
 

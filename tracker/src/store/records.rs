@@ -185,6 +185,8 @@ pub(crate) struct GroupStanding {
     pub name: GroupName,
     /// What the user is to it.
     pub standing: Standing,
+    /// Whether ordinary clients with a member's key are admitted.
+    pub stock_clients: bool,
 }
 
 /// A join request that was made.

@@ -1,6 +1,6 @@
 //! The deployment and its accounts.
 
-use super::{Result, revocations, row, sessions};
+use super::{Result, announce_keys, revocations, row, sessions};
 use crate::store::{Account, StoreError, UserId};
 use mini_torrent_common::hash::{GroupId, Sha256Hash};
 use mini_torrent_common::names::{PUBLIC_GROUP, UserName};
@@ -49,6 +49,7 @@ pub(in crate::store) fn lock(tx: &Connection, name: &UserName, at_ms: u64) -> Re
     if !was_locked {
         revocations::revoke_account(tx, &place, user, at_ms)?;
         sessions::end_all(tx, user)?;
+        announce_keys::end_all(tx, user)?;
     }
     Ok(user)
 }

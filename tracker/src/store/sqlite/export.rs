@@ -10,7 +10,7 @@ pub(in crate::store) fn everything(tx: &Transaction<'_>) -> Result<Value> {
     let users = table(tx, "SELECT name, created_ms FROM users ORDER BY id")?;
     let groups = table(
         tx,
-        "SELECT g.id, g.name, o.name AS owner, g.created_ms
+        "SELECT g.id, g.name, o.name AS owner, g.created_ms, g.owner_id IS NULL OR g.stock_clients AS stock_clients
          FROM groups g LEFT JOIN users o ON o.id = g.owner_id ORDER BY g.name",
     )?;
     let members = table(
@@ -30,9 +30,15 @@ pub(in crate::store) fn everything(tx: &Transaction<'_>) -> Result<Value> {
         "SELECT s.listing_id AS listing, u.name AS user, s.at_ms
          FROM shares s JOIN users u ON u.id = s.user_id ORDER BY s.listing_id, u.name",
     )?;
+    let keys = table(
+        tx,
+        "SELECT k.id, u.name AS user, k.listing_id AS listing, k.generation, k.created_ms, k.suspended, k.last_address,
+             k.used_ms
+         FROM announce_keys k JOIN users u ON u.id = k.user_id ORDER BY k.id",
+    )?;
     Ok(json!({
         "users": users, "groups": groups, "members": members, "join_requests": requests,
-        "listings": listings(tx)?, "shares": shares,
+        "listings": listings(tx)?, "shares": shares, "announce_keys": keys,
     }))
 }
 

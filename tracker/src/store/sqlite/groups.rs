@@ -54,14 +54,17 @@ fn read_standing(row: &Row<'_>, first: usize) -> rusqlite::Result<Standing> {
 pub(in crate::store) fn standing(tx: &Connection, group: &GroupName, user: UserId) -> Result<GroupStanding> {
     let mut query = tx.prepare_cached(
         "SELECT g.id, g.name, g.owner_id, m.role,
-             EXISTS (SELECT 1 FROM join_requests r WHERE r.group_id = g.id AND r.user_id = ?2)
+             EXISTS (SELECT 1 FROM join_requests r WHERE r.group_id = g.id AND r.user_id = ?2),
+             g.stock_clients
          FROM groups g LEFT JOIN members m ON m.group_id = g.id AND m.user_id = ?2 WHERE g.name_key = ?1",
     )?;
     let standing = query.query_row(params![group.key(), user.0], |row| {
+        let standing = read_standing(row, 2)?;
         Ok(GroupStanding {
             id: GroupId(row::bytes(row, 0)?),
             name: row::name(row, 1)?,
-            standing: read_standing(row, 2)?,
+            standing,
+            stock_clients: standing.built_in || row.get(5)?,
         })
     });
     standing.optional()?.ok_or(StoreError::NotFound)

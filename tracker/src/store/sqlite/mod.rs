@@ -1,6 +1,7 @@
 //! SQLite: one writing thread and a few reading connections on one file in WAL mode.
 
 pub(super) mod accounts;
+pub(super) mod announce_keys;
 pub(super) mod export;
 pub(super) mod governing;
 pub(super) mod groups;

@@ -1,6 +1,6 @@
 //! Sessions and their tokens. A user has one session; a token has one successor, and so on.
 
-use super::{Result, revocations, row};
+use super::{Result, announce_keys, revocations, row};
 use crate::domain::Refused;
 use crate::limits;
 use crate::store::{Actor, BegunSession, NewSession, Resumption, Session, SessionId, ShownToken, StoreError, UserId};
@@ -144,6 +144,7 @@ pub(in crate::store) fn end_everywhere(tx: &Connection, actor: Actor, at_ms: u64
     let place = revocations::take_place(tx)?;
     check(tx, actor)?;
     revocations::revoke_account(tx, &place, actor.user, at_ms)?;
+    announce_keys::end_all(tx, actor.user)?;
     end_all(tx, actor.user)
 }
 

@@ -1,0 +1,308 @@
+//! Ordinary BitTorrent clients: announces, scrapes, and what members hear of them. Nothing here touches the store or
+//! waits, so that the edges may call it from any thread; what has to be stored is left to `keys`.
+
+use super::Service;
+use crate::announces::{Announce, Announces, Change, KeyIndex, Peer, Wanted};
+use crate::clock::{Clock, Moment};
+use crate::keys::{Held, KeyTable, TooManyPlaces, Used};
+use crate::limits;
+use crate::presence::{ConnectionId, WantedMembers};
+use mini_torrent_common::announce::{Counts, Event};
+use mini_torrent_common::announce_key::AnnounceKey;
+use mini_torrent_common::control::{self, KeyId, ListingId, StockPeer};
+use mini_torrent_common::hash::InfoHash;
+use rand::RngExt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use tokio::sync::mpsc;
+
+/// What the tracker knows of ordinary clients, in memory.
+pub(crate) struct OrdinaryClients {
+    pub(super) keys: KeyTable,
+    pub(super) announces: Announces,
+    /// The number of the change that `keys` was read after; held while it is read.
+    pub(super) last_change: tokio::sync::Mutex<u64>,
+    suspensions: mpsc::Sender<KeyId>,
+    pub(super) suspended: Mutex<Option<mpsc::Receiver<KeyId>>>,
+    clock: Clock,
+    start: Moment,
+    n_answers: AtomicUsize,
+}
+
+/// What an ordinary client shows to be admitted.
+#[derive(Debug, Clone)]
+pub(crate) enum Credential {
+    /// Nothing.
+    None,
+    /// Something that is no key.
+    Malformed,
+    /// A key, of which nothing is known yet.
+    Key(AnnounceKey),
+}
+
+impl Credential {
+    /// What the front of an announce URL's path shows: nothing, or `/` and a key. `None` for another path.
+    pub(crate) fn of_path(path: &[u8]) -> Option<Self> {
+        let Some((first, segment)) = path.split_first() else { return Some(Self::None) };
+        if *first != b'/' || segment.contains(&b'/') {
+            return None;
+        }
+        Some(AnnounceKey::from_text(segment).map_or(Self::Malformed, Self::Key))
+    }
+}
+
+/// An announce as an edge received it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OrdinaryAnnounce {
+    /// The torrent.
+    pub info_hash: InfoHash,
+    /// Where it came from, canonical, with the declared port, which is not 0.
+    pub address: SocketAddr,
+    /// Bytes that the client still needs.
+    pub left: u64,
+    /// Why it announces.
+    pub event: Event,
+    /// How many peers it wants; `None` leaves it to us.
+    pub numwant: Option<u16>,
+    /// Whether the answer has room for one family of addresses only.
+    pub own_family_only: bool,
+}
+
+/// Why an ordinary client gets no answer. The text is the `failure reason`, and says no more than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum TurnedAway {
+    /// No such key, or it has ended or is suspended, or it opens another file, or the file needs a key.
+    #[error("unknown key or file")]
+    NotAdmitted,
+    /// There is no room.
+    #[error("the tracker is full; try again later")]
+    Full,
+}
+
+/// An ordinary client as the operator sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OnlineStockPeer {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// Whether it has everything.
+    pub complete: bool,
+    /// Whose key admitted it; `None` for one without a key.
+    pub user: Option<String>,
+}
+
+impl OrdinaryClients {
+    pub(super) fn new(clock: Clock) -> Self {
+        let (suspensions, suspended) = mpsc::channel(limits::MAX_QUEUED_SUSPENSIONS);
+        Self {
+            keys: KeyTable::default(),
+            announces: Announces::new(rand::rng().random()),
+            last_change: tokio::sync::Mutex::default(),
+            suspensions,
+            suspended: Mutex::new(Some(suspended)),
+            start: clock.now(),
+            clock,
+            n_answers: AtomicUsize::new(0),
+        }
+    }
+
+    /// Seconds of the monotonic clock since the tracker started.
+    pub(super) fn now_s(&self) -> u64 {
+        self.clock.now().since(self.start).as_secs()
+    }
+
+    /// Whether this credential opens this file, and with which key.
+    fn admit(
+        &self,
+        held: &Held<'_>,
+        credential: &Credential,
+        info_hash: InfoHash,
+    ) -> Result<(ListingId, KeyIndex), TurnedAway> {
+        match credential {
+            Credential::Malformed => Err(TurnedAway::NotAdmitted),
+            Credential::None => {
+                let file = held.file(info_hash).filter(|file| file.open).ok_or(TurnedAway::NotAdmitted)?;
+                Ok((file.listing, KeyIndex::OPEN))
+            }
+            Credential::Key(key) => {
+                let (index, key) = held.find(key).ok_or(TurnedAway::NotAdmitted)?;
+                let opens = key.info_hash == info_hash && !key.usage().is_suspended();
+                if opens { Ok((key.listing, index)) } else { Err(TurnedAway::NotAdmitted) }
+            }
+        }
+    }
+
+    /// Notes the use of a key; too many places suspend it.
+    fn note_use(&self, held: &Held<'_>, index: KeyIndex, used: Used) -> Result<(), TurnedAway> {
+        let Some(key) = held.key(index) else { return Ok(()) };
+        let mut usage = key.usage();
+        let noted = usage.note(used);
+        if noted == Err(TooManyPlaces::Now) && self.suspensions.try_send(key.id).is_err() {
+            usage.take_back_suspension();
+        }
+        noted.map_err(|_| TurnedAway::NotAdmitted)
+    }
+}
+
+impl Service {
+    /// Notes an announce and names members' and other ordinary clients in `peers`; returns the swarm's numbers.
+    ///
+    /// # Errors
+    /// As [`TurnedAway`] says; then nothing is noted and nobody named.
+    pub(crate) fn announce_ordinary(
+        &self,
+        credential: &Credential,
+        asked: &OrdinaryAnnounce,
+        peers: &mut Vec<SocketAddr>,
+    ) -> Result<Counts, TurnedAway> {
+        peers.clear();
+        let OrdinaryAnnounce { info_hash, address, event, .. } = *asked;
+        let (clients, now_s) = (&self.ordinary, self.ordinary.now_s());
+        let held = clients.keys.hold();
+        let (listing, key) = clients.admit(&held, credential, info_hash)?;
+        clients.note_use(&held, key, Used { address, at_s: now_s })?;
+        let seeder = asked.left == 0;
+        let n_wanted = match event {
+            Event::Stopped => 0,
+            _ => asked.numwant.unwrap_or(limits::DEFAULT_NUMWANT),
+        };
+        let wanted = WantedMembers {
+            n: n_wanted.into(),
+            family_of: asked.own_family_only.then_some(address),
+            for_seeder: seeder,
+            random: clients.n_answers.fetch_add(1, Ordering::Relaxed),
+        };
+        let (n_seeders, n_leechers) = self.presence.members_of(listing, wanted, |member| peers.push(member));
+        let n_members = peers.len();
+        let n_stock = usize::from(n_wanted).saturating_sub(n_members.min(usize::from(n_wanted) / 2));
+        let announce = Announce { info_hash, address, key, seeder, event };
+        let announced = clients
+            .announces
+            .announce(&announce, wanted_stock(n_wanted, asked), now_s, |peer| {
+                if peers.len() < n_members + n_stock {
+                    peers.push(peer);
+                }
+            })
+            .map_err(|_| TurnedAway::Full)?;
+        // Ordinary clients hear of each other too, however many members there are.
+        let n_too_many = peers.len().saturating_sub(n_wanted.into());
+        peers.drain(..n_too_many);
+        if matches!(announced.change, Change::Came | Change::Completed | Change::Left) {
+            self.presence.stock_peers_changed(listing, &[address]);
+        }
+        Ok(with_members(announced.counts, (n_seeders, n_leechers)))
+    }
+
+    /// The numbers of a swarm, for who is admitted to its file.
+    ///
+    /// # Errors
+    /// [`TurnedAway::NotAdmitted`].
+    pub(crate) fn scrape_ordinary(&self, credential: &Credential, info_hash: InfoHash) -> Result<Counts, TurnedAway> {
+        let held = self.ordinary.keys.hold();
+        let (listing, _) = self.ordinary.admit(&held, credential, info_hash)?;
+        let members = self.presence.counts([listing]).first().copied().unwrap_or_default();
+        Ok(with_members(self.ordinary.announces.counts(info_hash).unwrap_or_default(), members))
+    }
+
+    /// Seeders and leechers among the ordinary clients of a torrent.
+    pub(super) fn stock_counts(&self, info_hash: InfoHash) -> (u32, u32) {
+        let counts = self.ordinary.announces.counts(info_hash).unwrap_or_default();
+        (counts.complete, counts.incomplete)
+    }
+
+    /// What a connection's client has not been told of ordinary clients yet, one event a swarm.
+    pub(crate) fn take_stock_events(&self, id: ConnectionId) -> Vec<control::Event> {
+        let news = self.presence.take_stock_news(id);
+        if news.is_empty() {
+            return Vec::new();
+        }
+        let (announces, now_s) = (&self.ordinary.announces, self.ordinary.now_s());
+        let events = news.into_iter().filter_map(|(listing, changes)| {
+            let info_hash = self.ordinary.keys.hold().info_hash(listing);
+            let (mut came, mut left) = (Vec::new(), Vec::new());
+            for address in changes.changed {
+                match info_hash.and_then(|info_hash| announces.is_seeder(info_hash, address)) {
+                    Some(complete) => came.push(StockPeer { address, complete }),
+                    None => left.push(address),
+                }
+            }
+            if let Some(info_hash) = info_hash.filter(|_| changes.all) {
+                came.clear();
+                announces.peers(info_hash, now_s, |Peer { address, seeder, .. }| {
+                    if came.len() < limits::MAX_STOCK_PEERS {
+                        came.push(StockPeer { address, complete: seeder });
+                    }
+                });
+            }
+            let is_empty = came.is_empty() && left.is_empty();
+            (!is_empty).then_some(control::Event::StockPeers { listing, came, left })
+        });
+        events.collect()
+    }
+
+    /// The ordinary clients of a torrent.
+    pub(crate) fn stock_peers_of(&self, info_hash: InfoHash) -> Vec<OnlineStockPeer> {
+        let held = self.ordinary.keys.hold();
+        let mut peers = Vec::new();
+        self.ordinary.announces.peers(info_hash, self.ordinary.now_s(), |Peer { address, seeder, key }| {
+            let user = held.key(key).map(|key| key.user.to_string());
+            peers.push(OnlineStockPeer { address, complete: seeder, user });
+        });
+        peers
+    }
+
+    /// Every torrent that ordinary clients may be in.
+    pub(crate) fn ordinary_files(&self) -> Vec<InfoHash> {
+        self.ordinary.keys.hold().files().map(|(info_hash, _)| info_hash).collect()
+    }
+
+    /// Seconds of the monotonic clock since the tracker started.
+    pub(crate) fn uptime_s(&self) -> u64 {
+        self.ordinary.now_s()
+    }
+
+    /// The memory of ordinary clients' swarms, for its numbers.
+    pub(crate) fn announces(&self) -> &Announces {
+        &self.ordinary.announces
+    }
+
+    /// One round of the sweeper: ordinary clients whose lease has ended leave.
+    pub(crate) fn sweep_announces(&self) {
+        let now_s = self.ordinary.now_s();
+        for shard in 0..crate::announces::N_SHARDS {
+            let mut ended: Vec<(InfoHash, SocketAddr)> = Vec::new();
+            self.ordinary.announces.sweep(shard, limits::SWEPT_SLOTS, now_s, |info_hash, address| {
+                ended.push((info_hash, address));
+            });
+            for (info_hash, address) in ended {
+                let file = self.ordinary.keys.hold().file(info_hash);
+                if let Some(file) = file {
+                    self.presence.stock_peers_changed(file.listing, &[address]);
+                }
+            }
+        }
+    }
+
+    /// Takes the keys that wait to be suspended; once.
+    pub(super) fn take_suspensions(&self) -> Option<mpsc::Receiver<KeyId>> {
+        self.ordinary.suspended.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A client of IPv4 is told of others first; one of IPv6 gets most of its own kind, whom fewer can reach.
+fn wanted_stock(n: u16, asked: &OrdinaryAnnounce) -> Wanted {
+    match (asked.address.is_ipv4(), asked.own_family_only) {
+        (true, true) => Wanted { v4: n, v6: 0 },
+        (false, true) => Wanted { v4: 0, v6: n },
+        (true, false) => Wanted { v4: n, v6: n },
+        (false, false) => Wanted { v4: n / 4, v6: n },
+    }
+}
+
+fn with_members(stock: Counts, (n_seeders, n_leechers): (u32, u32)) -> Counts {
+    Counts {
+        complete: stock.complete.saturating_add(n_seeders),
+        incomplete: stock.incomplete.saturating_add(n_leechers),
+        ..stock
+    }
+}
