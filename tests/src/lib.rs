@@ -13,6 +13,7 @@ pub mod files;
 pub mod kill_points;
 pub mod running;
 pub mod scene;
+pub mod stock;
 pub mod terminal;
 pub mod tracker;
 pub mod waiting;

@@ -66,6 +66,14 @@ impl Content {
         }
     }
 
+    /// Its raw `info` dictionary as any other program would make it.
+    ///
+    /// # Panics
+    /// When its name is no file name.
+    pub fn foreign_info(&self) -> Vec<u8> {
+        Info { private: false, group: None, ..self.info(GroupId([0; 16])) }.encode()
+    }
+
     /// What its uploader says of it, and its raw `info` dictionary.
     pub fn draft(&self, group: GroupId) -> (ListingDraft, Vec<u8>) {
         let info = self.info(group);
