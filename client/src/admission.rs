@@ -1,13 +1,18 @@
 //! Who may exchange a group's files with this client: the tickets that it holds, and the judging of those that
 //! peers show (design §5). Nothing here asks a tracker, so all of it goes on while every tracker is away.
 
-use mini_torrent_common::hash::GroupId;
+use mini_torrent_common::hash::{GroupId, InfoHash};
 use mini_torrent_common::revocation::{Revocation, Revocations};
 use mini_torrent_common::ticket::{CLOCK_TOLERANCE_MS, SignedTicket, TICKET_LIFE_MS, Ticket, TicketError};
 use mini_torrent_common::tls::PublicKey;
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::Duration;
+
+mod stock;
+
+pub(crate) use stock::{NotAnnounced, StockClients};
 
 /// Why a peer is not admitted. It is told nothing of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +20,9 @@ pub(crate) enum NotAdmitted {
     /// Its ticket is not good.
     #[error(transparent)]
     Ticket(#[from] TicketError),
+    /// It came without a ticket, as ordinary clients do.
+    #[error(transparent)]
+    NotAnnounced(#[from] NotAnnounced),
     /// Its membership ended after the ticket was issued.
     #[error("the ticket is revoked: its epoch has ended")]
     Revoked,
@@ -35,6 +43,11 @@ impl Moment {
         let now = clock_gettime(ClockId::Boottime);
         let seconds = u64::try_from(now.tv_sec).unwrap_or_default();
         Self(Duration::new(seconds, u32::try_from(now.tv_nsec).unwrap_or_default()))
+    }
+
+    /// The moment that comes so much later.
+    pub(crate) fn after(self, wait: Duration) -> Self {
+        Self(self.0.saturating_add(wait))
     }
 
     /// The time from `earlier` to this moment; zero if it is later.
@@ -76,17 +89,21 @@ pub(crate) struct Admissions {
     tracker: Option<(PublicKey, TrackerClock)>,
     groups: HashMap<GroupId, Entered>,
     revocations: Revocations,
+    /// Who is admitted without a ticket.
+    pub(crate) stock: StockClients,
 }
 
 impl Admissions {
     /// Nobody is admitted yet.
     pub(crate) fn new(own_key: PublicKey) -> Self {
-        Self { own_key, tracker: None, groups: HashMap::new(), revocations: Revocations::default() }
+        let (groups, revocations, stock) = (HashMap::new(), Revocations::default(), StockClients::default());
+        Self { own_key, tracker: None, groups, revocations, stock }
     }
 
     /// A tracker has proved the deployment's key and told the time.
     pub(crate) fn connected(&mut self, deployment: PublicKey, heard: Moment, heard_ms: u64) {
         self.tracker = Some((deployment, TrackerClock { heard, heard_ms }));
+        self.stock.connected(heard);
     }
 
     /// A tracker may know of revocations that were missed: nobody new is admitted before they are fetched.
@@ -96,6 +113,7 @@ impl Admissions {
 
     /// No tracker can be asked: what is known is all there is.
     pub(crate) fn cut_off(&mut self) {
+        self.stock.cut_off(Moment::now());
         self.groups.values_mut().for_each(|group| group.is_current = true);
     }
 
@@ -103,11 +121,13 @@ impl Admissions {
     pub(crate) fn leave_all(&mut self) {
         self.groups.clear();
         self.revocations = Revocations::default();
+        self.stock.leave_all();
     }
 
     /// The user is no member of a group any more.
     pub(crate) fn leave(&mut self, group: GroupId) {
         self.groups.remove(&group);
+        self.stock.leave(group);
     }
 
     /// Takes a ticket of ours and a page of revocations; `is_last` when there are no more of them.
@@ -192,6 +212,14 @@ impl Admissions {
             return Err(NotAdmitted::OtherGroup);
         }
         if self.revocations.cover(&ticket) { Err(NotAdmitted::Revoked) } else { Ok(ticket) }
+    }
+
+    /// Judges a peer that comes without a ticket, now and again while it is connected.
+    ///
+    /// # Errors
+    /// Why it is not admitted.
+    pub(crate) fn judge_plain(&self, info_hash: InfoHash, from: IpAddr) -> Result<(), NotAdmitted> {
+        Ok(self.stock.judge(info_hash, from)?)
     }
 
     /// Whether a ticket that was good when it was shown is good still.

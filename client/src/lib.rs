@@ -2,9 +2,10 @@
 //!
 //! [`run_from_command_line`] is the whole program. Inside, the `node` owns shares, downloads and local state;
 //! `link` keeps a control connection to a tracker; each `torrent` drives one engine with `peer`
-//! connections and `disk` files; `command` is what users say and `output` what they read.
+//! connections and `disk` files; `announce` asks the trackers of foreign metainfo files; `command` is what users say and `output` what they read.
 
 mod admission;
+mod announce;
 mod command;
 mod disk;
 mod error;

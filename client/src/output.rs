@@ -5,6 +5,7 @@
 //! start-up errors is one object a line on standard output.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+use mini_torrent_common::control::KeyId;
 use mini_torrent_common::escape::Escaped;
 use mini_torrent_common::hash::Sha1Hash;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
@@ -81,27 +82,34 @@ pub(crate) enum Notice {
         group: GroupName,
     },
     DownloadCompleted {
-        group: GroupName,
+        group: Option<GroupName>,
         file: FileName,
         destination: PathBuf,
-        sha1: Sha1Hash,
+        /// Not known of a foreign file.
+        sha1: Option<Sha1Hash>,
         seconds: f64,
     },
     DownloadFailed {
-        group: GroupName,
+        group: Option<GroupName>,
         file: FileName,
         reason: String,
     },
     DownloadWaiting {
-        group: GroupName,
+        group: Option<GroupName>,
         file: FileName,
     },
     ShareStale {
-        group: GroupName,
+        group: Option<GroupName>,
         file: FileName,
         reason: String,
     },
     ShareEnded {
+        group: GroupName,
+        file: FileName,
+    },
+    /// An announce key was used from too many places.
+    KeySuspended {
+        id: KeyId,
         group: GroupName,
         file: FileName,
     },
@@ -134,13 +142,22 @@ impl Notice {
             Self::RequestAccepted { group } => format!("you are a member of {group} now"),
             Self::RemovedFromGroup { group } => format!("you are not a member of {group} any more"),
             Self::DownloadCompleted { group, file, destination, seconds, .. } => {
-                format!("[C] [{group}] {file}: complete in {seconds:.1} s, {}", show_path(destination))
+                let (group, path) = (show_group(group.as_ref()), show_path(destination));
+                format!("[C] [{group}] {file}: complete in {seconds:.1} s, {path}")
             }
-            Self::DownloadFailed { group, file, reason } => format!("[F] [{group}] {file}: {}", Escaped(reason)),
-            Self::DownloadWaiting { group, file } => format!("[D] [{group}] {file}: waiting for a seeder"),
+            Self::DownloadFailed { group, file, reason } => {
+                format!("[F] [{}] {file}: {}", show_group(group.as_ref()), Escaped(reason))
+            }
+            Self::DownloadWaiting { group, file } => {
+                format!("[D] [{}] {file}: waiting for a seeder", show_group(group.as_ref()))
+            }
             Self::ShareStale { group, file, reason } => {
-                format!("[{group}] {file} is not shared any more: {}", Escaped(reason))
+                format!("[{}] {file} is not shared any more: {}", show_group(group.as_ref()), Escaped(reason))
             }
+            Self::KeySuspended { id, group, file } => format!(
+                "announce key {} for {file} of {group} was used from too many addresses and is suspended: revoke_key {}",
+                id.0, id.0
+            ),
             Self::ShareEnded { group, file } => format!("[{group}] {file} is not listed any more"),
             Self::NotKept { what, reason } => format!("warning: cannot keep {what}: {}", Escaped(reason)),
             Self::Background { command, outcome } => match outcome.as_ref() {
@@ -166,17 +183,22 @@ impl Notice {
             Self::RequestAccepted { group } => json!({"event": "request_accepted", "group": group.as_str()}),
             Self::RemovedFromGroup { group } => json!({"event": "removed_from_group", "group": group.as_str()}),
             Self::DownloadCompleted { group, file, destination, sha1, seconds } => json!({
-                "event": "download_completed", "group": group.as_str(), "file": file.as_str(),
-                "destination": destination.to_string_lossy(), "sha1": sha1.to_string(), "seconds": seconds,
+                "event": "download_completed", "group": group_json(group.as_ref()), "file": file.as_str(),
+                "destination": destination.to_string_lossy(), "sha1": sha1.map(|sha1| sha1.to_string()),
+                "seconds": seconds,
             }),
-            Self::DownloadFailed { group, file, reason } => {
-                json!({"event": "download_failed", "group": group.as_str(), "file": file.as_str(), "reason": reason})
-            }
+            Self::DownloadFailed { group, file, reason } => json!({
+                "event": "download_failed", "group": group_json(group.as_ref()), "file": file.as_str(),
+                "reason": reason,
+            }),
             Self::DownloadWaiting { group, file } => {
-                json!({"event": "download_waiting", "group": group.as_str(), "file": file.as_str()})
+                json!({"event": "download_waiting", "group": group_json(group.as_ref()), "file": file.as_str()})
             }
-            Self::ShareStale { group, file, reason } => {
-                json!({"event": "share_stale", "group": group.as_str(), "file": file.as_str(), "reason": reason})
+            Self::ShareStale { group, file, reason } => json!({
+                "event": "share_stale", "group": group_json(group.as_ref()), "file": file.as_str(), "reason": reason,
+            }),
+            Self::KeySuspended { id, group, file } => {
+                json!({"event": "key_suspended", "id": id.0, "group": group.as_str(), "file": file.as_str()})
             }
             Self::ShareEnded { group, file } => {
                 json!({"event": "share_ended", "group": group.as_str(), "file": file.as_str()})
@@ -297,6 +319,16 @@ fn outcome_json(command: &str, outcome: &Outcome) -> Value {
         }
     }
     Value::Object(object)
+}
+
+/// A download's group for people: foreign files have none.
+pub(crate) fn show_group(group: Option<&GroupName>) -> &str {
+    group.map_or("-", GroupName::as_str)
+}
+
+/// A download's group in JSON.
+pub(crate) fn group_json(group: Option<&GroupName>) -> Value {
+    group.map_or(Value::Null, |group| group.as_str().into())
 }
 
 /// A path for people: nothing in it steers the terminal.

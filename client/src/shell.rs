@@ -3,6 +3,7 @@
 //! The editor blocks, so it has a thread of its own. Lines go to the commands and come back with a word when
 //! they are answered, before the next prompt is shown.
 
+use mini_torrent_common::names::PUBLIC_GROUP;
 use rustyline::completion::{Completer, FilenameCompleter, Pair};
 use rustyline::error::ReadlineError;
 use rustyline::history::{FileHistory, History};
@@ -102,12 +103,16 @@ async fn run_line(context: &Context, line: &str) -> bool {
     let Some((name, parsed)) = command::parse(line) else { return false };
     let outcome = match parsed {
         Ok(Command::Quit) => return true,
-        Ok(command @ (Command::UploadFile { .. } | Command::Verify { .. })) => {
-            match run_patiently(context, &name, command).await {
-                Some(outcome) => outcome,
-                None => return false,
-            }
-        }
+        Ok(
+            command @ (Command::UploadFile { .. }
+            | Command::Share { .. }
+            | Command::Send { .. }
+            | Command::Get { .. }
+            | Command::Verify { .. }),
+        ) => match run_patiently(context, &name, command).await {
+            Some(outcome) => outcome,
+            None => return false,
+        },
         Ok(command) => context.run(command).await,
         Err(error) => Err(error),
     };
@@ -181,6 +186,8 @@ fn without_secret(line: &str) -> Option<String> {
         "create_user" | "login" => {
             Some(words.iter().take(2).map(|word| words::quote(word)).collect::<Vec<_>>().join(" "))
         }
+        // A tracker's URL in a link may carry an announce key.
+        "get" if words.get(1).is_some_and(|source| source.contains("tr=")) => None,
         // A mistyped command may have a password behind it.
         known if command::names().iter().any(|name| name == known) || known == "exit" => Some(line.to_owned()),
         _ => None,
@@ -213,6 +220,8 @@ enum Slot {
     Command,
     Group,
     File,
+    /// A file that is shared with everybody.
+    PublicFile,
     Path,
     Nothing,
 }
@@ -222,10 +231,14 @@ fn slot_after(words: &[String]) -> Slot {
     let Some(command) = words.first() else { return Slot::Command };
     match (command.as_str(), words.len()) {
         ("help", 1) => Slot::Command,
-        ("upload_file", 1) | ("download_file", 3) => Slot::Path,
+        ("upload_file" | "share" | "send" | "get", 1) | ("share" | "get" | "download", 2) => Slot::Path,
+        ("download_file" | "export_torrent", 3) => Slot::Path,
+        ("download" | "scrape" | "remove", 1) => Slot::PublicFile,
         ("upload_file", 2) => Slot::Group,
         ("download_file" | "stop_share" | "cancel_download" | "verify" | "wait" | "remove_file", 1) => Slot::Group,
         ("download_file" | "stop_share" | "cancel_download" | "verify" | "wait" | "remove_file", 2) => Slot::File,
+        ("export_torrent" | "set_group", 1) => Slot::Group,
+        ("export_torrent", 2) => Slot::File,
         ("join_group" | "leave_group" | "list_requests" | "accept_request" | "reject_request" | "list_files", 1)
         | ("remove_member" | "set_role" | "transfer_owner", 1) => Slot::Group,
         _ => Slot::Nothing,
@@ -244,6 +257,7 @@ impl Completer for Completion {
             Slot::Command => command::names(),
             Slot::Group => self.groups(),
             Slot::File => self.names_of_files(words.get(1).map_or("", String::as_str)),
+            Slot::PublicFile => self.names_of_files(PUBLIC_GROUP),
             Slot::Nothing => Vec::new(),
         };
         let word = &typed[start..];
@@ -282,6 +296,7 @@ mod tests {
         assert_eq!(without_secret("create_user bob hunter2hunter2").as_deref(), Some("create_user bob"));
         assert_eq!(without_secret("logn bob hunter2hunter2"), None);
         assert_eq!(without_secret("login bob 'unbalanced"), None);
+        assert_eq!(without_secret("get 'magnet:?xt=x&tr=http%3A%2F%2Ft%2Fkey' ."), None);
         assert_eq!(without_secret("list_files 'a b'").as_deref(), Some("list_files 'a b'"));
     }
 
@@ -297,6 +312,11 @@ mod tests {
             ("download_file g", Slot::File),
             ("download_file g f", Slot::Path),
             ("login", Slot::Nothing),
+            ("share", Slot::Path),
+            ("get x.torrent", Slot::Path),
+            ("download", Slot::PublicFile),
+            ("export_torrent g f", Slot::Path),
+            ("set_group", Slot::Group),
         ] {
             assert_eq!(slot_after(&words(line)), slot, "{line}");
         }

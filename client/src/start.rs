@@ -184,6 +184,7 @@ fn start(settings: &Settings, opened: Opened, printer: Option<PromptPrinter>) ->
         trackers: settings.trackers.iter().map(ToString::to_string).collect(),
         own_key,
         opener: opener.clone(),
+        listen_port: address.port(),
         admissions,
         user: user_sender,
         piece_order: settings.piece_order,
@@ -193,7 +194,8 @@ fn start(settings: &Settings, opened: Opened, printer: Option<PromptPrinter>) ->
     let listening = Listener { socket, opener, torrents, shutdown: accepting.clone() };
     let listen_task = tokio::spawn(listening.run());
     let verbose = settings.verbose || (settings.script.is_none() && !settings.json && io::stdin().is_terminal());
-    let context = Context { link, node, output, json: settings.json, verbose, user, hashings: Hashings::default() };
+    let (hashings, trackers) = (Hashings::default(), settings.trackers.clone().into());
+    let context = Context { link, node, output, json: settings.json, verbose, user, hashings, trackers };
     Ok(Running {
         context,
         shutdown,

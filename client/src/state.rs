@@ -15,6 +15,10 @@ use std::time::Duration;
 
 use crate::disk::FileStamp;
 
+mod foreign;
+
+pub(crate) use foreign::ForeignDownload;
+
 mod migrations {
     refinery::embed_migrations!("migrations");
 }

@@ -15,26 +15,41 @@ use super::{Context, known_file, known_group, unexpected};
 use crate::disk::{Destination, FileStamp, Progress, digest_file, is_same_file};
 use crate::error::CommandError;
 use crate::node::{DownloadOrder, DownloadView};
-use crate::output::{Outcome, Reply, show_path, show_size};
+use crate::output::{Outcome, Reply, group_json, show_group, show_path, show_size};
 use crate::state::{DownloadState, SharedFile};
 
-/// A download by its names.
+/// A download by its names, as typed.
 type Named = (String, String);
+/// A download by the keys of its names; a foreign one is of no group.
+type NameKeys = (Option<String>, String);
 
 impl Context {
     pub(super) async fn download_file(&self, group: &str, file: &str, destination: &Path, force: bool) -> Outcome {
         self.signed_in()?;
         let (group, file) = (known_group(group)?, known_file(file)?);
         let listing = self.find_file(&group, &file).await?;
+        self.fetch(&group, listing, destination, force, |_| Ok(())).await
+    }
+
+    /// Starts the download of a listed file whose metadata passes the check.
+    pub(super) async fn fetch(
+        &self,
+        group: &GroupName,
+        listing: Listing,
+        destination: &Path,
+        force: bool,
+        check: impl FnOnce(&Info) -> Result<(), CommandError>,
+    ) -> Outcome {
         let resolved = Destination::resolve(destination, &listing.draft.name)?;
         self.node.check_download(listing.id, resolved.path().to_owned()).await?;
+        let (raw_info, info) = self.fetch_info(group, &listing).await?;
+        check(&info)?;
         let complete = self.look_at(&resolved, &listing, force).await?;
-        let raw_info = self.fetch_info(&group, &listing).await?;
         let destination = resolved.path().to_owned();
         let name = listing.draft.name.clone();
         let n_seeders = listing.n_seeders;
         let order = DownloadOrder {
-            file: remembered(&group, listing),
+            file: remembered(group, listing),
             raw_info,
             destination: destination.clone(),
             replace: force,
@@ -92,7 +107,11 @@ impl Context {
     }
 
     /// The listing's raw `info` dictionary, checked against its info-hash and what the listing says.
-    async fn fetch_info(&self, group: &GroupName, listing: &Listing) -> Result<Vec<u8>, CommandError> {
+    pub(super) async fn fetch_info(
+        &self,
+        group: &GroupName,
+        listing: &Listing,
+    ) -> Result<(Vec<u8>, Info), CommandError> {
         let draft = &listing.draft;
         let invalid = |what: &str| CommandError::new(ErrorCode::InvalidMetainfo, format!("{}: {what}", draft.name));
         let raw_info = match self.node.find_info(draft.info_hash).await? {
@@ -107,7 +126,7 @@ impl Context {
         if info.name != draft.name || info.geometry.length() != draft.size || !group_fits {
             return Err(invalid("the metadata does not match the listing"));
         }
-        Ok(raw_info)
+        Ok((raw_info, info))
     }
 
     async fn read_info(&self, listing: &Listing) -> Result<Vec<u8>, CommandError> {
@@ -123,7 +142,7 @@ impl Context {
     }
 
     pub(super) async fn show_downloads(&self, verbose: bool) -> Outcome {
-        self.signed_in()?;
+        self.signed_in_or_downloading().await?;
         let downloads = self.node.downloads().await?;
         let mut text: Vec<String> = downloads.iter().map(|view| show(view, verbose)).collect();
         if verbose {
@@ -140,8 +159,9 @@ impl Context {
     }
 
     pub(super) async fn cancel_download(&self, group: &str, file: &str) -> Outcome {
+        let file = known_file(file)?;
+        let Some(group) = known_group_or_none(group)? else { return self.cancel_foreign(file).await };
         self.signed_in()?;
-        let (group, file) = (known_group(group)?, known_file(file)?);
         let mut hashings = self.hashings.running().into_iter();
         match hashings.find(|h| h.group.key() == group.key() && h.name.key() == file.key()) {
             Some(hashing) => hashing.progress.cancel(),
@@ -151,14 +171,29 @@ impl Context {
         Ok(Reply::line(format!("cancelled {file} of {group}"), fields))
     }
 
+    async fn cancel_foreign(&self, file: FileName) -> Outcome {
+        self.node.cancel_foreign(file.clone()).await?;
+        let fields = json!({ "group": null, "file": file.as_str() });
+        Ok(Reply::line(format!("cancelled {file}"), fields))
+    }
+
+    /// Downloads of a group belong to a session; foreign ones are anybody's who uses this client.
+    async fn signed_in_or_downloading(&self) -> Result<(), CommandError> {
+        let signed_in = self.signed_in();
+        if signed_in.is_ok() || !self.node.downloads().await?.is_empty() { Ok(()) } else { signed_in.map(|_| ()) }
+    }
+
     /// Waits until downloads have ended: all that run now, or the named one.
     pub(super) async fn wait(&self, named: Option<Named>, patience: Option<Duration>) -> Outcome {
-        let user = self.signed_in()?;
+        let user = self.user.borrow().clone();
+        if user.is_none() {
+            self.signed_in_or_downloading().await?;
+        }
         let mut changes = self.node.changes();
-        let waited: Vec<Named> = match named {
+        let waited: Vec<NameKeys> = match named {
             Some((group, file)) => {
-                let (group, file) = (known_group(&group)?, known_file(&file)?);
-                vec![(group.key(), file.key())]
+                let group = known_group_or_none(&group)?;
+                vec![(group.as_ref().map(GroupName::key), known_file(&file)?.key())]
             }
             None => self.node.downloads().await?.iter().filter(|view| is_running(view)).map(names_of).collect(),
         };
@@ -173,7 +208,7 @@ impl Context {
         }
         let ended = async {
             loop {
-                if self.user.borrow().as_ref() != Some(&user) {
+                if *self.user.borrow() != user {
                     let text = "the session ended while waiting; its downloads pause until the next login";
                     return Err(CommandError::new(ErrorCode::SessionEnded, text));
                 }
@@ -199,11 +234,16 @@ impl Context {
     }
 }
 
+/// `-` stands in the place of a foreign download's group.
+fn known_group_or_none(text: &str) -> Result<Option<GroupName>, CommandError> {
+    if text == "-" { Ok(None) } else { known_group(text).map(Some) }
+}
+
 fn judge(views: &[DownloadView]) -> Outcome {
     if views.is_empty() {
         return Err(CommandError::new(ErrorCode::NoSuchDownload, "there is no such download"));
     }
-    let failed: Vec<_> = views.iter().filter(|view| view.download.state == DownloadState::Failed).collect();
+    let failed: Vec<_> = views.iter().filter(|view| view.state == DownloadState::Failed).collect();
     if failed.is_empty() {
         let text = views.iter().map(|view| format!("{} is complete", label(view))).collect();
         return Ok(Reply::lines(text, lists(views)));
@@ -224,10 +264,8 @@ fn with_lists(mut error: CommandError, views: &[DownloadView]) -> CommandError {
 
 fn lists(views: &[DownloadView]) -> Value {
     let in_state = |state: DownloadState| {
-        let these = views.iter().filter(|view| view.download.state == state);
-        let rows = these.map(
-            |view| json!({ "group": view.download.file.group.as_str(), "file": view.download.file.name.as_str() }),
-        );
+        let these = views.iter().filter(|view| view.state == state);
+        let rows = these.map(|view| json!({ "group": group_json(view.group.as_ref()), "file": view.file.as_str() }));
         rows.collect::<Vec<_>>()
     };
     json!({
@@ -237,15 +275,15 @@ fn lists(views: &[DownloadView]) -> Value {
 }
 
 fn is_running(view: &DownloadView) -> bool {
-    view.download.state == DownloadState::Downloading
+    view.state == DownloadState::Downloading
 }
 
-fn names_of(view: &DownloadView) -> Named {
-    (view.download.file.group.key(), view.download.file.name.key())
+fn names_of(view: &DownloadView) -> NameKeys {
+    (view.group.as_ref().map(GroupName::key), view.file.key())
 }
 
 fn label(view: &DownloadView) -> String {
-    format!("[{}] {}", view.download.file.group, view.download.file.name)
+    format!("[{}] {}", show_group(view.group.as_ref()), view.file)
 }
 
 fn remembered(group: &GroupName, listing: Listing) -> SharedFile {
@@ -262,14 +300,14 @@ fn remembered(group: &GroupName, listing: Listing) -> SharedFile {
 }
 
 fn show(view: &DownloadView, verbose: bool) -> String {
-    let DownloadView { download, status } = view;
-    let mut line = format!("[{}] {}", download.state.letter(), label(view));
+    let status = &view.status;
+    let mut line = format!("[{}] {}", view.state.letter(), label(view));
     if !verbose {
         return line;
     }
-    let size = download.file.size;
-    match download.state {
-        DownloadState::Complete => line += &format!("  {}, {}", show_size(size), show_path(&download.destination)),
+    let size = view.size;
+    match view.state {
+        DownloadState::Complete => line += &format!("  {}, {}", show_size(size), show_path(&view.destination)),
         DownloadState::Downloading => {
             let (down, up) = (show_size(status.download_bytes_per_s), show_size(status.upload_bytes_per_s));
             let done = percent(status.done_bytes, size);
@@ -289,11 +327,10 @@ fn percent(part: u64, whole: u64) -> String {
 }
 
 fn row(view: &DownloadView) -> Value {
-    let DownloadView { download, status } = view;
+    let status = &view.status;
     json!({
-        "group": download.file.group.as_str(), "file": download.file.name.as_str(),
-        "state": download.state.letter(), "size": download.file.size, "done_bytes": status.done_bytes,
-        "rate_bytes_per_s": status.download_bytes_per_s, "peers": status.n_peers,
-        "destination": download.destination.to_string_lossy(), "reason": status.reason,
+        "group": group_json(view.group.as_ref()), "file": view.file.as_str(), "state": view.state.letter(),
+        "size": view.size, "done_bytes": status.done_bytes, "rate_bytes_per_s": status.download_bytes_per_s,
+        "peers": status.n_peers, "destination": view.destination.to_string_lossy(), "reason": status.reason,
     })
 }

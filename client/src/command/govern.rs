@@ -1,4 +1,4 @@
-//! Governing a group: remove_member, set_role, transfer_owner, remove_file.
+//! Governing a group: set_group, remove_member, set_role, transfer_owner, remove_file.
 
 use clap::ValueEnum;
 use mini_torrent_common::control::{Request, Role};
@@ -19,7 +19,41 @@ pub(crate) enum GivenRole {
     Member,
 }
 
+/// What a group's owner can set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GroupSetting {
+    /// Admit ordinary BitTorrent clients with a member's key
+    StockClients,
+}
+
+/// A setting's two values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Switch {
+    /// Yes
+    On,
+    /// No
+    Off,
+}
+
 impl Context {
+    pub(super) async fn set_group(&self, group: &str, setting: GroupSetting, value: Switch) -> Outcome {
+        self.signed_in()?;
+        let (group, on) = (known_group(group)?, value == Switch::On);
+        let GroupSetting::StockClients = setting;
+        self.link.request(Request::SetStockClients { group: group.clone(), on }).await?;
+        let text = match on {
+            true => vec![
+                format!("{group} admits ordinary BitTorrent clients with a member's key now"),
+                format!(
+                    "what {group} gives up: content and announce keys are readable on the wire, and whoever shares an \
+                     admitted address can fetch the files"
+                ),
+            ],
+            false => vec![format!("{group} admits members' clients alone now; ordinary ones are let go of")],
+        };
+        Ok(Reply::lines(text, json!({ "group": group.as_str(), "stock_clients": on })))
+    }
+
     pub(super) async fn remove_member(&self, group: &str, user: &str) -> Outcome {
         self.signed_in()?;
         let (group, user) = (known_group(group)?, known_user(user)?);

@@ -2,16 +2,21 @@
 
 mod account;
 mod download;
+mod get;
 mod govern;
 mod group;
+mod keys;
+mod line;
+mod public;
 mod share;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::Subcommand;
 use mini_torrent_common::control::Response;
 use mini_torrent_common::error_code::ErrorCode;
-use mini_torrent_common::names::{FileName, GroupName, UserName};
-use serde_json::json;
+use mini_torrent_common::names::{FileName, GroupName, PUBLIC_GROUP, UserName};
+use mini_torrent_common::tracker_info::TrackerAddress;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -19,21 +24,11 @@ use crate::error::CommandError;
 use crate::link::Link;
 use crate::node::Node;
 use crate::output::{Outcome, Output, Reply};
-use crate::words;
 
-use govern::GivenRole;
+use govern::{GivenRole, GroupSetting, Switch};
+use line::help;
+pub(crate) use line::{names, parse};
 pub(crate) use share::Hashings;
-
-/// Longest distance in edits at which a mistyped command is still recognised.
-const NEAR: usize = 3;
-
-/// One line of the shell or a script.
-#[derive(Debug, Parser)]
-#[command(multicall = true, disable_help_subcommand = true, disable_help_flag = true, name = "")]
-struct Line {
-    #[command(subcommand)]
-    command: Command,
-}
 
 /// Everything that can be asked for.
 #[derive(Debug, Clone, Subcommand)]
@@ -142,6 +137,76 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Share a file with everybody who has an account, and write a .mtorrent for it
+    ///
+    /// The .mtorrent is plain text to be carried to others; without a name it is NAME.mtorrent in the current
+    /// directory.
+    Share {
+        path: PathBuf,
+        #[arg(id = "name.mtorrent")]
+        mtorrent: Option<PathBuf>,
+    },
+    /// Share a file with everybody who has an account
+    Send { path: PathBuf },
+    /// Fetch by a .mtorrent, a .torrent or a magnet link
+    ///
+    /// A .mtorrent is of these trackers and needs a login. A .torrent or a magnet link may be of any tracker that is
+    /// asked by http or udp (https trackers are not supported), needs no login, and is seeded when it is complete;
+    /// show_downloads shows it with - in the group's place, and cancel_download - <file> ends it.
+    Get {
+        /// x.mtorrent, x.torrent, or magnet:…
+        #[arg(id = "x.mtorrent|x.torrent|magnet")]
+        source: String,
+        /// A directory, or a path in an existing one
+        destination: PathBuf,
+        /// Replace another file at the destination
+        #[arg(long)]
+        force: bool,
+    },
+    /// Fetch a file that is shared with everybody
+    Download {
+        file: String,
+        /// A directory, or a path in an existing one; the current directory when left out
+        destination: Option<PathBuf>,
+        /// Replace another file at the destination
+        #[arg(long)]
+        force: bool,
+    },
+    /// Stop sharing a file with everybody
+    ///
+    /// Named by its .mtorrent, that is deleted; your file stays.
+    Remove {
+        /// x.mtorrent, or the file's name
+        #[arg(id = "x.mtorrent|file")]
+        target: String,
+    },
+    /// Count who has a file that is shared with everybody, and who fetches it
+    Scrape { file: String },
+    /// The same as show_downloads, with another spelling
+    #[command(hide = true)]
+    Show {
+        #[command(subcommand)]
+        what: ShowCommand,
+    },
+    /// Change a setting of your group
+    ///
+    /// stock-clients: whether ordinary BitTorrent clients are admitted. Content and announce keys are then readable
+    /// on the wire, and by whoever shares an admitted address.
+    SetGroup { group: String, setting: GroupSetting, value: Switch },
+    /// Write a .torrent for your own ordinary BitTorrent client
+    ///
+    /// It carries an announce key of yours, which opens this one file: keep it to yourself. keys lists your keys, and
+    /// revoke_key ends one.
+    ExportTorrent {
+        group: String,
+        file: String,
+        #[arg(id = "out.torrent")]
+        torrent: PathBuf,
+    },
+    /// List your announce keys
+    Keys,
+    /// End an announce key; its clients are let go of at once
+    RevokeKey { id: String },
     /// List your downloads
     ///
     /// D is downloading, C complete, F failed for good. With details also what is being hashed, U.
@@ -152,7 +217,8 @@ pub(crate) enum Command {
     },
     /// Stop a download, or the hashing of an upload
     ///
-    /// The partial file of the download is removed.
+    /// The partial file of the download is removed. Of a foreign download, whose group is -, a finished file stays and is
+    /// seeded no more.
     CancelDownload { group: String, file: String },
     /// Stop sharing a file for good
     ///
@@ -176,6 +242,18 @@ pub(crate) enum Command {
     /// End the client; downloads go on next time
     #[command(alias = "exit")]
     Quit,
+}
+
+/// The other spelling of show_downloads.
+#[derive(Debug, Clone, Subcommand)]
+#[command(rename_all = "snake_case", disable_help_subcommand = true)]
+pub(crate) enum ShowCommand {
+    /// List your downloads
+    Downloads {
+        /// Show progress, speed, peers and reasons
+        #[arg(short, long)]
+        verbose: bool,
+    },
 }
 
 /// The other spelling of list_requests.
@@ -204,88 +282,8 @@ pub(crate) struct Context {
     /// Who is signed in, as the node knows; the tracker is who enforces it.
     pub(crate) user: watch::Receiver<Option<UserName>>,
     pub(crate) hashings: Hashings,
-}
-
-/// Reads a line: the command's name, and the command. Nothing for a blank line.
-pub(crate) fn parse(line: &str) -> Option<(String, Result<Command, CommandError>)> {
-    let home = std::env::var("HOME").ok();
-    let words = match words::split(line, home.as_deref()) {
-        Ok(words) => words,
-        Err(error) => {
-            let name = line.split_whitespace().next().unwrap_or_default().to_owned();
-            return Some((name, Err(CommandError::new(ErrorCode::Usage, error.to_string()))));
-        }
-    };
-    let name = words.first()?.clone();
-    let parsed = Line::try_parse_from(&words).map(|line| line.command);
-    Some((name.clone(), parsed.map_err(|error| usage_error(&name, &error))))
-}
-
-/// The form of a known command, or the nearest name.
-fn usage_error(name: &str, error: &clap::Error) -> CommandError {
-    let mut line = Line::command();
-    line.build();
-    let text = match line.find_subcommand(name) {
-        Some(command) => {
-            let form = form_of(command);
-            match error.kind() {
-                clap::error::ErrorKind::ValueValidation => {
-                    format!("{}; usage: {form}", error.to_string().lines().next().unwrap_or_default())
-                }
-                _ => format!("usage: {form}"),
-            }
-        }
-        None => {
-            let names = line.get_subcommands().filter(|command| !command.is_hide_set());
-            let nearest = names.map(|command| (edits(name, command.get_name()), command.get_name())).min();
-            match nearest.filter(|(distance, _)| *distance <= NEAR) {
-                Some((_, nearest)) => format!("unknown command '{name}'; did you mean {nearest}?"),
-                None => format!("unknown command '{name}'; help lists them"),
-            }
-        }
-    };
-    CommandError::new(ErrorCode::Usage, text)
-}
-
-/// How a command is written: `download_file <group> <file> <destination> [--force]`.
-fn form_of(command: &clap::Command) -> String {
-    let mut form = command.get_name().to_owned();
-    for positional in command.get_positionals() {
-        let words = positional.get_possible_values();
-        let words: Vec<_> = words.iter().map(clap::builder::PossibleValue::get_name).collect();
-        let name = if words.is_empty() { positional.get_id().to_string() } else { words.join("|") };
-        form += &if positional.is_required_set() { format!(" <{name}>") } else { format!(" [<{name}>]") };
-    }
-    for option in command.get_arguments().filter(|argument| !argument.is_positional()) {
-        let long = option.get_long().unwrap_or_default();
-        let value = option.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str());
-        form += &match option.get_action().takes_values() {
-            true => format!(" [--{long} <{value}>]"),
-            false => format!(" [--{long}]"),
-        };
-    }
-    form
-}
-
-/// Levenshtein's distance: insertions, deletions and replacements between two words.
-fn edits(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[other.len()]
-}
-
-/// The names that completion and help offer.
-pub(crate) fn names() -> Vec<String> {
-    let line = Line::command();
-    line.get_subcommands().filter(|command| !command.is_hide_set()).map(|c| c.get_name().to_owned()).collect()
+    /// As tracker_info.txt lists them.
+    pub(crate) trackers: Arc<[TrackerAddress]>,
 }
 
 impl Context {
@@ -315,7 +313,22 @@ impl Context {
             Command::DownloadFile { group, file, destination, force } => {
                 self.download_file(&group, &file, &destination, force).await
             }
-            Command::ShowDownloads { verbose } => self.show_downloads(verbose || self.verbose).await,
+            Command::Share { path, mtorrent } => self.share(&path, mtorrent).await,
+            Command::Send { path } => self.upload_file(&path, PUBLIC_GROUP, None).await,
+            Command::Get { source, destination, force } => self.get(&source, &destination, force).await,
+            Command::Download { file, destination, force } => {
+                let destination = destination.unwrap_or_else(|| PathBuf::from("."));
+                self.download_file(PUBLIC_GROUP, &file, &destination, force).await
+            }
+            Command::Remove { target } => self.remove(&target).await,
+            Command::Scrape { file } => self.scrape(&file).await,
+            Command::SetGroup { group, setting, value } => self.set_group(&group, setting, value).await,
+            Command::ExportTorrent { group, file, torrent } => self.export_torrent(&group, &file, &torrent).await,
+            Command::Keys => self.keys().await,
+            Command::RevokeKey { id } => self.revoke_key(&id).await,
+            Command::ShowDownloads { verbose } | Command::Show { what: ShowCommand::Downloads { verbose } } => {
+                self.show_downloads(verbose || self.verbose).await
+            }
             Command::CancelDownload { group, file } => self.cancel_download(&group, &file).await,
             Command::StopShare { group, file } => self.stop_share(&group, &file).await,
             Command::Verify { group, file } => self.verify(&group, &file).await,
@@ -332,33 +345,6 @@ impl Context {
             .clone()
             .ok_or_else(|| CommandError::new(ErrorCode::NotLoggedIn, "log in first: login <user>"))
     }
-}
-
-fn help(name: Option<&str>) -> Outcome {
-    let mut line = Line::command();
-    line.build();
-    let text = match name {
-        Some(name) => {
-            let unknown = || CommandError::new(ErrorCode::Usage, format!("unknown command '{name}'; help lists them"));
-            let command = line.find_subcommand_mut(name).ok_or_else(unknown)?;
-            let form = form_of(command);
-            command.clone().override_usage(form).render_long_help().to_string()
-        }
-        None => overview(&line),
-    };
-    let lines = text.trim_end().lines().map(str::to_owned).collect();
-    Ok(Reply::lines(lines, json!({ "text": text.trim_end() })))
-}
-
-/// Every command's form and purpose, one a line.
-fn overview(line: &clap::Command) -> String {
-    let forms = line.get_subcommands().filter(|command| !command.is_hide_set()).map(|command| {
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        format!("  {:<53} {about}\n", form_of(command))
-    });
-    let mut text: String = forms.collect();
-    text.push_str("\nWords are split as in a shell: 'a b', \"a b\", a\\ b. help <command> tells more of one.");
-    text
 }
 
 fn group_name(text: &str) -> Result<GroupName, CommandError> {
@@ -386,56 +372,4 @@ fn known_file(text: &str) -> Result<FileName, CommandError> {
 /// The tracker answered with another kind of answer than the request has.
 pub(crate) fn unexpected(_: Response) -> CommandError {
     CommandError::new(ErrorCode::Internal, "the tracker's answer does not fit the request")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn error(line: &str) -> CommandError {
-        parse(line).unwrap().1.unwrap_err()
-    }
-
-    #[test]
-    fn the_command_line_is_well_formed() {
-        Line::command().debug_assert();
-    }
-
-    #[test]
-    fn wrong_arity_answers_with_the_form() {
-        assert_eq!(error("download_file g").message, "usage: download_file <group> <file> <destination> [--force]");
-        assert_eq!(error("logout now").message, "usage: logout [--everywhere]");
-        assert_eq!(error("set_role lab bob").message, "usage: set_role <group> <user> <admin|member>");
-        assert_eq!(error("wait --timeout x").code, ErrorCode::Usage);
-        assert_eq!(error("wait g").code, ErrorCode::Usage);
-    }
-
-    #[test]
-    fn an_unknown_command_answers_with_the_nearest() {
-        assert_eq!(error("uplod_file x g").message, "unknown command 'uplod_file'; did you mean upload_file?");
-        assert_eq!(error("frobnicate").message, "unknown command 'frobnicate'; help lists them");
-    }
-
-    #[test]
-    fn nothing_of_an_unbalanced_line_is_executed() {
-        assert_eq!(error("create_group 'a").message, "unbalanced quotes");
-        assert!(parse("   ").is_none());
-    }
-
-    #[test]
-    fn both_spellings_of_requests_and_quit_are_known() {
-        assert!(matches!(parse("requests list_requests g").unwrap().1.unwrap(), Command::Requests { .. }));
-        assert!(matches!(parse("exit").unwrap().1.unwrap(), Command::Quit));
-        assert!(matches!(parse("login bob -x-").unwrap().1.unwrap(), Command::Login { password: Some(_), .. }));
-    }
-
-    #[test]
-    fn help_lists_every_command_and_explains_each() {
-        let text = help(None).unwrap().text.join("\n");
-        for name in names() {
-            assert!(text.contains(&name), "{name}");
-            assert!(!help(Some(&name)).unwrap().text.is_empty(), "{name}");
-        }
-        assert_eq!(help(Some("nothing")).unwrap_err().code, ErrorCode::Usage);
-    }
 }

@@ -49,8 +49,36 @@ impl Hashings {
     }
 }
 
+/// A file that is shared now.
+pub(super) struct Uploaded {
+    group: GroupName,
+    pub(super) draft: ListingDraft,
+    pub(super) digest: FileDigest,
+    already_sharing: bool,
+}
+
+impl Uploaded {
+    pub(super) fn reply(&self) -> Reply {
+        let Self { group, draft, digest, already_sharing } = self;
+        let n_pieces = digest.geometry.n_pieces();
+        let pieces = if n_pieces == 1 { "1 piece".to_owned() } else { format!("{n_pieces} pieces") };
+        let text = format!("sharing {} in {group} ({}, {pieces})", draft.name, show_size(draft.size));
+        let fields = json!({
+            "group": group.as_str(), "name": draft.name.as_str(), "size": draft.size, "pieces": n_pieces,
+            "sha1": draft.sha1.to_string(), "sha256": draft.sha256.to_string(),
+            "info_hash": draft.info_hash.to_string(), "already_sharing": already_sharing,
+        });
+        Reply::line(text, fields)
+    }
+}
+
 impl Context {
     pub(super) async fn upload_file(&self, path: &Path, group: &str, name: Option<&str>) -> Outcome {
+        Ok(self.upload(path, group, name).await?.reply())
+    }
+
+    /// Has a file listed in a group, and serves it from now on.
+    pub(super) async fn upload(&self, path: &Path, group: &str, name: Option<&str>) -> Result<Uploaded, CommandError> {
         let user = self.signed_in()?;
         let path = std::path::absolute(path).map_err(|error| CommandError::io(path, &error))?;
         let own_name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -79,18 +107,10 @@ impl Context {
             let _ = self.link.request(Request::StopShare { listing }).await;
             return Err(error);
         }
-        let n_pieces = digest.geometry.n_pieces();
-        let pieces = if n_pieces == 1 { "1 piece".to_owned() } else { format!("{n_pieces} pieces") };
-        let text = format!("sharing {} in {} ({}, {pieces})", draft.name, group.name, show_size(draft.size));
-        let fields = json!({
-            "group": group.name.as_str(), "name": draft.name.as_str(), "size": draft.size, "pieces": n_pieces,
-            "sha1": draft.sha1.to_string(), "sha256": draft.sha256.to_string(),
-            "info_hash": draft.info_hash.to_string(), "already_sharing": already_sharing,
-        });
-        Ok(Reply::line(text, fields))
+        Ok(Uploaded { group: group.name, draft, digest, already_sharing })
     }
 
-    async fn describe_group(&self, group: &GroupName) -> Result<GroupDescription, CommandError> {
+    pub(super) async fn describe_group(&self, group: &GroupName) -> Result<GroupDescription, CommandError> {
         match self.link.request(Request::DescribeGroup { group: group.clone() }).await? {
             Response::Group(group) => Ok(group),
             other => Err(unexpected(other)),
@@ -142,7 +162,10 @@ impl Context {
 
     pub(super) async fn stop_share(&self, group: &str, file: &str) -> Outcome {
         self.signed_in()?;
-        let (group, file) = (known_group(group)?, known_file(file)?);
+        self.end_share(known_group(group)?, known_file(file)?).await
+    }
+
+    pub(super) async fn end_share(&self, group: GroupName, file: FileName) -> Outcome {
         let shared_here = self.node.begin_stop(group.clone(), file.clone()).await?;
         let listing = match shared_here {
             Some(listing) => listing,

@@ -132,6 +132,33 @@ fn read_all(
     Ok((n_read, pieces))
 }
 
+/// Whether a file has this length and each of its pieces the right hash: how it looks, if so.
+///
+/// # Errors
+/// When it is no regular file or cannot be read.
+pub(crate) fn check_pieces(
+    path: &Path,
+    geometry: Geometry,
+    fits: impl Fn(usize, Sha1Hash) -> bool,
+) -> Result<Option<FileStamp>, CommandError> {
+    let mut file = open_regular(path)?;
+    let io_error = |error| CommandError::io(path, &error);
+    let stamp = FileStamp::of(&file.metadata().map_err(io_error)?);
+    if stamp.size != geometry.length() {
+        return Ok(None);
+    }
+    let mut buffer = Vec::new();
+    for piece in geometry.pieces() {
+        buffer.resize(geometry.length_of(piece) as usize, 0);
+        file.read_exact(&mut buffer).map_err(io_error)?;
+        if !fits(piece.as_usize(), Sha1Hash::of(&buffer)) {
+            return Ok(None);
+        }
+    }
+    let unchanged = FileStamp::of(&file.metadata().map_err(io_error)?) == stamp;
+    Ok(unchanged.then_some(stamp))
+}
+
 /// Buffers in turn, each used again once all digests have let go of it.
 #[derive(Default)]
 struct BufferRing(std::collections::VecDeque<Arc<Vec<u8>>>);
@@ -180,6 +207,20 @@ mod tests {
             assert_eq!(digest.sha256, Sha256Hash::of(&bytes));
             assert_eq!(digest.geometry.n_pieces() as usize, digest.pieces.len());
         }
+    }
+
+    #[test]
+    fn a_file_is_checked_in_pieces_of_any_length() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        std::fs::write(&path, b"0123456789").unwrap();
+        let geometry = Geometry::new(10, 4).unwrap();
+        let hashes = [&b"0123"[..], b"4567", b"89"].map(Sha1Hash::of);
+        let check = |geometry| check_pieces(&path, geometry, |index, hash| hashes[index] == hash).unwrap();
+        assert!(check(geometry).is_some());
+        assert!(check(Geometry::new(11, 4).unwrap()).is_none(), "of another length");
+        std::fs::write(&path, b"012345678x").unwrap();
+        assert!(check(geometry).is_none());
     }
 
     #[test]

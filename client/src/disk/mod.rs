@@ -6,7 +6,7 @@ mod destination;
 mod digest;
 mod part;
 
-pub(crate) use content::{Content, FileStamp, ReadError};
+pub(crate) use content::{Content, FileStamp, ReadError, open_regular};
 pub(crate) use destination::{Destination, is_same_file};
-pub(crate) use digest::{FileDigest, Progress, digest_file};
+pub(crate) use digest::{FileDigest, Progress, check_pieces, digest_file};
 pub(crate) use part::{PartFile, PieceOutcome};

@@ -9,14 +9,15 @@ use std::path::{Path, PathBuf};
 use tokio::task::{block_in_place, spawn_blocking};
 
 use super::announcer::Announce;
+use super::foreign::ForeignEntry;
 use super::owner::{Owner, ShareEntry, now_ms, state_error};
 use super::{Answer, BUFFER_BYTES, DownloadOrder, DownloadView, Finding, MIN_BUFFER_BYTES, is_running};
 use crate::disk::{Destination, FileStamp};
 use crate::error::CommandError;
 use crate::output::Notice;
-use crate::peer::GroupTorrent;
+use crate::peer::TorrentName;
 use crate::state::{Download, DownloadState, Share};
-use crate::torrent::{Control, Fetch, Purpose, TorrentHandle, TorrentStatus};
+use crate::torrent::{Control, Fetch, Purpose, TorrentHandle};
 
 impl Owner {
     /// Refuses a second download of one listing, or to one place.
@@ -63,7 +64,7 @@ impl Owner {
             return Ok(());
         }
         if order.n_seeders == 0 {
-            let (group, file) = (download.file.group.clone(), download.file.name.clone());
+            let (group, file) = (Some(download.file.group.clone()), download.file.name.clone());
             self.output.notice(Notice::DownloadWaiting { group, file });
         }
         let twin = self.shares.get(&download.file.listing).filter(|entry| !entry.stale);
@@ -93,25 +94,26 @@ impl Owner {
         };
         let purpose = Purpose::Fetch(Fetch {
             hashes: info.pieces,
-            sha256: download.file.sha256,
+            sha256: Some(download.file.sha256),
             destination: download.destination.clone(),
             replace: download.replace,
             resumed,
             twin,
             piece_order: self.plan.piece_order,
         });
-        let torrent = GroupTorrent { info_hash, group: download.file.group_id };
-        let plan = self.torrent_plan(torrent, info.geometry, purpose);
+        let name = TorrentName { info_hash, group: Some(download.file.group_id) };
+        let plan = self.torrent_plan(name, info.geometry, purpose);
         let torrent = TorrentHandle::start(plan, self.reports.clone());
         self.ending.extend(self.fetching.insert(info_hash, torrent).map(TorrentHandle::stop));
         self.share_buffer();
     }
 
     /// Divides what may be held in memory among the downloads.
-    fn share_buffer(&self) {
-        let n_fetching = self.fetching.len().max(1) as u64;
-        let bytes = (BUFFER_BYTES / n_fetching).max(MIN_BUFFER_BYTES);
-        self.fetching.values().for_each(|torrent| torrent.tell(Control::BufferBytes(bytes)));
+    pub(super) fn share_buffer(&self) {
+        let foreign = self.foreign.values().filter_map(ForeignEntry::fetching);
+        let fetching: Vec<_> = self.fetching.values().chain(foreign).collect();
+        let bytes = (BUFFER_BYTES / fetching.len().max(1) as u64).max(MIN_BUFFER_BYTES);
+        fetching.iter().for_each(|torrent| torrent.tell(Control::BufferBytes(bytes)));
     }
 
     /// Asks for the peers of every swarm in which something is wanted.
@@ -189,10 +191,10 @@ impl Owner {
         self.unwatch(listing);
         let milliseconds = now_ms().saturating_sub(download.started_ms);
         self.output.notice(Notice::DownloadCompleted {
-            group: download.file.group,
+            group: Some(download.file.group),
             file: download.file.name,
             destination: download.destination,
-            sha1: download.file.sha1,
+            sha1: Some(download.file.sha1),
             seconds: milliseconds as f64 / 1000.0,
         });
         self.change();
@@ -215,12 +217,14 @@ impl Owner {
         download.state = DownloadState::Failed;
         download.reason = Some(error.message.clone());
         let kept = block_in_place(|| self.plan.state.update_download(download));
-        let (listing, group, file) = (download.file.listing, download.file.group.clone(), download.file.name.clone());
+        let (group, file) = (Some(download.file.group.clone()), download.file.name.clone());
+        let listing = download.file.listing;
         self.kept("a failed download", kept);
         self.output.notice(Notice::DownloadFailed { group, file, reason: error.message.clone() });
         self.ending.extend(self.fetching.remove(&info_hash).map(TorrentHandle::stop));
         self.share_buffer();
         self.leave_swarm(listing);
+        self.forget_stock_peers(listing, info_hash);
         self.change();
     }
 
@@ -255,6 +259,7 @@ impl Owner {
         let torrent = self.fetching.remove(&download.file.info_hash).map(TorrentHandle::stop);
         self.share_buffer();
         self.leave_swarm(download.file.listing);
+        self.forget_stock_peers(download.file.listing, download.file.info_hash);
         self.change();
         self.tasks.spawn(async move {
             if let Some(task) = torrent {
@@ -282,11 +287,19 @@ impl Owner {
                 }
             }
             status.reason = download.reason.clone().or(status.reason);
-            let mut download = download.clone();
-            download.verified = Vec::new();
-            DownloadView { download, status: TorrentStatus { ..status } }
+            DownloadView {
+                group: Some(download.file.group.clone()),
+                file: download.file.name.clone(),
+                size: download.file.size,
+                state: download.state,
+                destination: download.destination.clone(),
+                started_ms: download.started_ms,
+                status,
+            }
         };
-        self.downloads.values().map(view).collect()
+        let mut views: Vec<_> = self.downloads.values().map(view).chain(self.view_foreign()).collect();
+        views.sort_by_key(|view| view.started_ms);
+        views
     }
 }
 

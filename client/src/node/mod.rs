@@ -3,10 +3,13 @@
 
 mod announcer;
 mod downloads;
+mod foreign;
 mod groups;
 mod owner;
 mod shares;
+mod stock;
 
+use bytes::Bytes;
 use mini_torrent_common::control::{Admission, ListingId, PeerContact, RefusedAnnouncement};
 use mini_torrent_common::geometry::PIECE_LENGTH;
 use mini_torrent_common::hash::{GroupId, InfoHash};
@@ -23,8 +26,8 @@ use crate::disk::FileStamp;
 use crate::error::CommandError;
 use crate::link::{Link, LinkEvent};
 use crate::output::Output;
-use crate::peer::{Opener, WantedTorrent};
-use crate::state::{Download, DownloadState, Share, SharedFile, State};
+use crate::peer::{Opener, TorrentName, WantedTorrent};
+use crate::state::{Download, DownloadState, ForeignDownload, Share, SharedFile, State};
 use crate::torrent::{Report, TorrentStatus};
 
 /// Words that wait for the node, of each kind.
@@ -45,6 +48,8 @@ pub(crate) struct NodePlan {
     pub(crate) trackers: Vec<String>,
     pub(crate) own_key: PublicKey,
     pub(crate) opener: Opener,
+    /// Where we accept peers.
+    pub(crate) listen_port: u16,
     /// What the opener goes by.
     pub(crate) admissions: watch::Sender<Admissions>,
     /// Tells who is signed in.
@@ -55,7 +60,15 @@ pub(crate) struct NodePlan {
 /// A download as the user sees it.
 #[derive(Debug, Clone)]
 pub(crate) struct DownloadView {
-    pub(crate) download: Download,
+    /// The group; nothing for a foreign one.
+    pub(crate) group: Option<GroupName>,
+    pub(crate) file: FileName,
+    /// Length in bytes; 0 while the metadata is not known.
+    pub(crate) size: u64,
+    pub(crate) state: DownloadState,
+    pub(crate) destination: PathBuf,
+    /// When it was started, in milliseconds since the Unix epoch.
+    pub(crate) started_ms: u64,
     pub(crate) status: TorrentStatus,
 }
 
@@ -88,6 +101,8 @@ enum NodeRequest {
     StartDownload { order: Box<DownloadOrder>, answer: Answer<()> },
     CheckDownload { listing: ListingId, destination: PathBuf, answer: Answer<()> },
     CancelDownload { group: GroupName, file: FileName, answer: Answer<()> },
+    StartForeign { download: Box<ForeignDownload>, answer: Answer<()> },
+    CancelForeign { file: FileName, answer: Answer<()> },
     Downloads { answer: Answer<Vec<DownloadView>> },
     LeaveGroup { group: GroupName, answer: Answer<()> },
     Shutdown { answer: Answer<usize> },
@@ -103,6 +118,8 @@ enum Finding {
     Registered(ListingId),
     /// Peers of a swarm that is watched now, or why not.
     Watched(ListingId, Result<Vec<PeerContact>, CommandError>),
+    /// The `info` dictionary of a magnet link came from a peer, checked against the info-hash.
+    Metadata(InfoHash, Bytes),
     /// A share whose file looked different was read again: how it looks, if its content is the same.
     Rechecked(ListingId, Option<FileStamp>),
     /// The tracker could not do what it was told; it has to be told again.
@@ -205,7 +222,17 @@ impl Node {
         self.ask(|answer| NodeRequest::CancelDownload { group, file, answer }).await
     }
 
-    /// All downloads in the order of starting.
+    /// Starts a download from foreign trackers, durably; one that is complete is seeded.
+    pub(crate) async fn start_foreign(&self, download: ForeignDownload) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::StartForeign { download: Box::new(download), answer }).await
+    }
+
+    /// Ends a foreign download: a partial file is removed, a finished one is seeded no more.
+    pub(crate) async fn cancel_foreign(&self, file: FileName) -> Result<(), CommandError> {
+        self.ask(|answer| NodeRequest::CancelForeign { file, answer }).await
+    }
+
+    /// All downloads in the order of starting, foreign ones among them.
     pub(crate) async fn downloads(&self) -> Result<Vec<DownloadView>, CommandError> {
         self.ask(|answer| NodeRequest::Downloads { answer }).await
     }
@@ -226,8 +253,8 @@ impl Node {
     }
 }
 
-/// What torrents report, under their info-hash.
-type Reports = mpsc::Receiver<(InfoHash, Report)>;
+/// What torrents report, under their name.
+type Reports = mpsc::Receiver<(TorrentName, Report)>;
 
 /// Whether a download still wants something.
 fn is_running(download: &Download) -> bool {

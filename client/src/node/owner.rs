@@ -12,6 +12,7 @@ use tokio::task::{JoinHandle, JoinSet, block_in_place};
 use tokio::time::{interval, timeout};
 
 use super::announcer::{self, Announce};
+use super::foreign::ForeignEntry;
 use super::groups::Participation;
 use super::{
     Answer, Finding, HOUSEKEEPING, MAILBOX, NodeInlets, NodePlan, NodeRequest, Reports, SHUTDOWN_PATIENCE, is_running,
@@ -21,6 +22,7 @@ use crate::disk::Progress;
 use crate::error::CommandError;
 use crate::link::{Link, LinkEvent};
 use crate::output::{Notice, Output};
+use crate::peer::TorrentName;
 use crate::state::{AccountKey, Download, Share, StateError};
 use crate::torrent::{Control, Report, TorrentHandle};
 
@@ -58,6 +60,8 @@ pub(super) struct Owner {
     pub(super) seeding: HashMap<InfoHash, TorrentHandle>,
     /// Torrents of running downloads.
     pub(super) fetching: HashMap<InfoHash, TorrentHandle>,
+    /// Downloads from foreign trackers, whoever is signed in.
+    pub(super) foreign: BTreeMap<InfoHash, ForeignEntry>,
     /// Downloads whose progress is not kept yet.
     pub(super) unkept: BTreeSet<i64>,
     /// Stops reading changed shares again.
@@ -72,7 +76,7 @@ pub(super) struct Owner {
     must_announce: bool,
     pub(super) findings: mpsc::Sender<Finding>,
     findings_receiver: mpsc::Receiver<Finding>,
-    pub(super) reports: mpsc::Sender<(InfoHash, Report)>,
+    pub(super) reports: mpsc::Sender<(TorrentName, Report)>,
     reports_receiver: Reports,
 }
 
@@ -97,6 +101,7 @@ impl Owner {
             groups: BTreeMap::new(),
             seeding: HashMap::new(),
             fetching: HashMap::new(),
+            foreign: BTreeMap::new(),
             unkept: BTreeSet::new(),
             rechecking: Arc::default(),
             ending: Vec::new(),
@@ -113,6 +118,7 @@ impl Owner {
 
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<NodeRequest>, mut inlets: NodeInlets) {
         let mut housekeeping = interval(HOUSEKEEPING);
+        self.revive_foreign();
         loop {
             tokio::select! {
                 // The link's events come first: a sign-in builds on what the link told before.
@@ -131,7 +137,7 @@ impl Owner {
                 Some(wanted) = inlets.wanted.recv() => {
                     let _ = wanted.answer.send(self.torrent_for(wanted.torrent));
                 }
-                Some((info_hash, report)) = self.reports_receiver.recv() => self.report(info_hash, report),
+                Some((torrent, report)) = self.reports_receiver.recv() => self.report(torrent, report),
                 Some(_) = self.tasks.join_next() => {}
                 _ = housekeeping.tick() => self.clear_away(),
             }
@@ -180,6 +186,10 @@ impl Owner {
                 let _ = answer.send(self.check_download(listing, &destination));
             }
             NodeRequest::CancelDownload { group, file, answer } => self.cancel_download(&group, &file, answer),
+            NodeRequest::StartForeign { download, answer } => {
+                let _ = answer.send(self.start_foreign(*download));
+            }
+            NodeRequest::CancelForeign { file, answer } => self.cancel_foreign(&file, answer),
             NodeRequest::Downloads { answer } => reply(answer, self.view_downloads()),
             NodeRequest::LeaveGroup { group, answer } => {
                 self.left_group(&group);
@@ -254,6 +264,8 @@ impl Owner {
                 self.plan.admissions.send_modify(|admissions| admissions.revoke(&revocations));
                 self.enter_outdated();
             }
+            Event::StockPeers { listing, came, left } => self.stock_peers(listing, &came, &left),
+            Event::KeySuspended { id, group, file } => self.output.notice(Notice::KeySuspended { id, group, file }),
             // The link keeps the session and tells of its end itself.
             Event::SessionEnded { .. } => {}
         }
@@ -275,7 +287,9 @@ impl Owner {
                 if let Some(torrent) = self.torrent_of_download(listing) {
                     torrent.tell(Control::PeersCame(peers));
                 }
+                self.tell_of_stock_peers(listing);
             }
+            Finding::Metadata(info_hash, raw_info) => self.metadata_came(info_hash, raw_info),
             Finding::Watched(listing, Err(error)) => self.watch_failed(listing, &error),
             Finding::Rechecked(listing, stamp) => self.rechecked(listing, stamp),
             Finding::Unheard => self.must_announce = true,
@@ -356,6 +370,8 @@ impl Owner {
         self.seeding.retain(|_, torrent| !torrent.is_finished());
         self.ending.retain(|task| !task.is_finished());
         self.renew_tickets();
+        self.forget_unconfirmed();
+        self.seed_finished();
         if std::mem::take(&mut self.must_announce) {
             self.announce_all(None);
         }
@@ -365,13 +381,14 @@ impl Owner {
     async fn shutdown(&mut self) -> usize {
         let n_running = self.downloads.values().filter(|download| is_running(download)).count();
         self.rechecking.cancel();
+        let n_running = n_running + self.stop_foreign();
         self.stop_torrents();
         let ending = std::mem::take(&mut self.ending);
         if timeout(SHUTDOWN_PATIENCE, join_all(ending)).await.is_err() {
             tracing::warn!("some torrents take too long to end");
         }
-        while let Ok((info_hash, report)) = self.reports_receiver.try_recv() {
-            self.report(info_hash, report);
+        while let Ok((torrent, report)) = self.reports_receiver.try_recv() {
+            self.report(torrent, report);
         }
         self.keep_progress();
         let dropped = block_in_place(|| self.plan.state.drop_unused_infos());

@@ -16,7 +16,7 @@ use super::{Answer, Finding, is_running};
 use crate::disk::{FileStamp, Progress, digest_file};
 use crate::error::CommandError;
 use crate::output::Notice;
-use crate::peer::{GroupTorrent, OpenPeer, PeerError};
+use crate::peer::{OpenPeer, PeerError, TorrentName};
 use crate::state::{AccountKey, Share};
 use crate::torrent::{Purpose, Report, TorrentHandle, TorrentPlan};
 
@@ -69,7 +69,7 @@ impl Owner {
     pub(super) fn rechecked(&mut self, listing: ListingId, stamp: Option<FileStamp>) {
         let (Some(account), Some(entry)) = (&self.account, self.shares.get_mut(&listing)) else { return };
         let Some(stamp) = stamp else {
-            let (group, file) = (entry.share.file.group.clone(), entry.share.file.name.clone());
+            let (group, file) = (Some(entry.share.file.group.clone()), entry.share.file.name.clone());
             let reason = format!("{} was changed or removed", entry.share.path.display());
             return self.output.notice(Notice::ShareStale { group, file, reason });
         };
@@ -151,6 +151,7 @@ impl Owner {
         let kept = block_in_place(|| self.plan.state.remove_share(account, listing));
         self.kept("the end of a share", kept);
         self.stop_seeding(entry.share.file.info_hash);
+        self.forget_stock_peers(listing, entry.share.file.info_hash);
         let fetching = self.downloads.values().any(|d| is_running(d) && d.file.listing == listing);
         let presence = if fetching { Presence::Leeching } else { Presence::Gone };
         let announcements = vec![Announcement { listing, presence }];
@@ -186,24 +187,29 @@ impl Owner {
         self.seeding.remove(&info_hash);
         entry.stale = true;
         let file = &entry.share.file;
-        self.output.notice(Notice::ShareStale { group: file.group.clone(), file: file.name.clone(), reason });
+        let (group, name) = (Some(file.group.clone()), file.name.clone());
+        self.output.notice(Notice::ShareStale { group, file: name, reason });
         let announcements = vec![Announcement { listing: file.listing, presence: Presence::Gone }];
         self.announce(Announce::Presence { announcements, accepted: None });
     }
 
-    /// Where a connection goes that asks for a torrent of a group. A share that nobody asked for lately is opened
-    /// now.
+    /// Where a connection goes that asks for a torrent. A member asks for one of its ticket's group; an ordinary client,
+    /// which is admitted by its address, names no group. A share that nobody asked for lately is opened now.
     ///
     /// # Errors
     /// When there is no such torrent, or it belongs to another group.
-    pub(super) fn torrent_for(&mut self, wanted: GroupTorrent) -> Result<mpsc::Sender<OpenPeer>, PeerError> {
-        let GroupTorrent { info_hash, group } = wanted;
+    pub(super) fn torrent_for(&mut self, wanted: TorrentName) -> Result<mpsc::Sender<OpenPeer>, PeerError> {
+        let info_hash = wanted.info_hash;
+        if let Some(torrent) = self.foreign_torrent(info_hash).filter(|_| wanted.group.is_none()) {
+            return Ok(torrent.incoming());
+        }
         let mut shares = self.shares.values().filter(|entry| !entry.stale).map(|entry| &entry.share);
         let share = shares.find(|share| share.file.info_hash == info_hash);
         let mut running = self.downloads.values().filter(|download| is_running(download));
         let fetched = running.find(|download| download.file.info_hash == info_hash);
         let file = share.map(|share| &share.file).or(fetched.map(|download| &download.file));
-        if file.ok_or(PeerError::OtherTorrent)?.group_id != group {
+        let group = file.ok_or(PeerError::OtherTorrent)?.group_id;
+        if wanted.group.is_some_and(|wanted| wanted != group) {
             return Err(PeerError::OtherGroup);
         }
         if let Some(torrent) = self.seeding.get(&info_hash).filter(|torrent| !torrent.is_finished()) {
@@ -214,20 +220,24 @@ impl Owner {
         };
         let geometry = Geometry::new(share.file.size, u64::from(PIECE_LENGTH)).map_err(|_| PeerError::OtherTorrent)?;
         let purpose = Purpose::Seed { path: share.path.clone(), stamp: share.stamp };
-        let torrent = TorrentHandle::start(self.torrent_plan(wanted, geometry, purpose), self.reports.clone());
+        let name = TorrentName { info_hash, group: Some(group) };
+        let torrent = TorrentHandle::start(self.torrent_plan(name, geometry, purpose), self.reports.clone());
         let incoming = torrent.incoming();
         self.seeding.insert(info_hash, torrent);
         Ok(incoming)
     }
 
-    pub(super) fn torrent_plan(&self, torrent: GroupTorrent, geometry: Geometry, purpose: Purpose) -> TorrentPlan {
-        let GroupTorrent { info_hash, group } = torrent;
+    pub(super) fn torrent_plan(&self, name: TorrentName, geometry: Geometry, purpose: Purpose) -> TorrentPlan {
         let (own_key, opener, loopback) = (self.plan.own_key, self.plan.opener.clone(), self.loopback);
-        TorrentPlan { info_hash, group, geometry, own_key, opener, loopback, purpose }
+        TorrentPlan { name, geometry, own_key, opener, loopback, foreign: None, purpose }
     }
 
     /// What a torrent has to say.
-    pub(super) fn report(&mut self, info_hash: InfoHash, report: Report) {
+    pub(super) fn report(&mut self, torrent: TorrentName, report: Report) {
+        let info_hash = torrent.info_hash;
+        if torrent.group.is_none() {
+            return self.foreign_report(info_hash, report);
+        }
         match report {
             Report::Opened(inode) => self.part_opened(info_hash, inode),
             Report::Verified(have) => self.download_progress(info_hash, have.as_bytes()),

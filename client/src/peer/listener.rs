@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{GroupTorrent, HANDSHAKE_TIMEOUT, MAX_UNDECIDED, OpenPeer, Opener, PeerError};
+use super::{HANDSHAKE_TIMEOUT, MAX_UNDECIDED, OpenPeer, Opener, PeerError, TorrentName};
 
 /// Pause after the system refused to accept, for lack of file descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -19,10 +19,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Refused connections that are named in the log in one minute.
 const MAX_LOGGED_REFUSALS: u32 = 600;
 
-/// Asks who serves a torrent of a group.
+/// Asks who serves a torrent.
 #[derive(Debug)]
 pub(crate) struct WantedTorrent {
-    pub(crate) torrent: GroupTorrent,
+    pub(crate) torrent: TorrentName,
     pub(crate) answer: oneshot::Sender<Result<mpsc::Sender<OpenPeer>, PeerError>>,
 }
 

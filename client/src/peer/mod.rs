@@ -1,4 +1,4 @@
-//! Connections to other members: opening them to those who are admitted, and moving messages between the wire and a torrent.
+//! Connections to other peers: opening them to those who are admitted, and moving messages between the wire and a torrent.
 
 mod connection;
 mod listener;
@@ -9,7 +9,7 @@ mod transport;
 
 pub(crate) use connection::{Connection, ConnectionEnd, PeerCommand, Wire};
 pub(crate) use listener::{Listener, WantedTorrent};
-pub(crate) use opening::{GroupTorrent, OpenPeer, Opener, PeerError};
+pub(crate) use opening::{Credential, OpenPeer, Opener, PeerError, TorrentName, key_at};
 pub(crate) use transport::{Security, Transport, connect};
 
 use std::time::Duration;

@@ -1,14 +1,15 @@
-//! The first words between members: tickets, then which torrent, then messages (design §5).
+//! The first words between peers: tickets, then which torrent, then messages (design §5).
 //!
 //! The dialler compares the key and shows its ticket; the acceptor sends nothing before it has accepted that,
 //! and answers with its own. Only then does the BitTorrent handshake follow. Whatever is not as it should be
-//! closes the connection without a word, so all refusals look alike from outside.
+//! closes the connection without a word, so all refusals look alike from outside. An ordinary client has neither key
+//! nor ticket: it begins with the BitTorrent handshake, and the address that it comes from admits it (design §7).
 
-use mini_torrent_common::hash::{GroupId, InfoHash, PeerId};
+use mini_torrent_common::hash::{GroupId, InfoHash, PeerId, Sha256Hash};
 use mini_torrent_common::peer_wire::{HANDSHAKE_LENGTH, Handshake};
 use mini_torrent_common::ticket::{MAX_TICKET_LENGTH, SignedTicket, Ticket, TicketError};
 use mini_torrent_common::tls::PublicKey;
-use mini_torrent_engine::Direction;
+use mini_torrent_engine::{Direction, PeerKey};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,17 +18,46 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
+use super::transport::unproven;
 use super::{CONNECT_TIMEOUT, HANDSHAKE_TIMEOUT, Security, Transport, connect};
 use crate::admission::{Admissions, Moment, NotAdmitted};
 
 /// How a BitTorrent handshake begins; sent in the place of a ticket's length it is none.
 const HANDSHAKE_START: [u8; 2] = [19, b'B'];
 
+/// Keeps the keys that stand for ordinary clients apart from each other, and from all that are proved.
+const DIALLED_DOMAIN: &[u8] = b"mini-torrent plain peer by address 1\0";
+const CALLER_DOMAIN: &[u8] = b"mini-torrent plain peer by name 1\0";
+
+/// What a peer was admitted with.
+#[derive(Debug, Clone)]
+pub(crate) enum Credential {
+    /// A member's ticket, over a connection that proved its key.
+    Ticket(Box<Ticket>),
+    /// The address that it comes from: an ordinary client.
+    Address(IpAddr),
+}
+
+/// What stands for the key of an ordinary client of which only the address is known.
+pub(crate) fn key_at(address: SocketAddr) -> PeerKey {
+    let address = SocketAddr::new(address.ip().to_canonical(), address.port()).to_string();
+    PeerKey(Sha256Hash::of(&[DIALLED_DOMAIN, address.as_bytes()].concat()).0)
+}
+
+/// What stands for the key of an ordinary client that dialled us: where it listens is not known.
+fn key_of_caller(from: IpAddr, peer_id: PeerId) -> PeerKey {
+    let from = from.to_canonical().to_string();
+    PeerKey(Sha256Hash::of(&[CALLER_DOMAIN, peer_id.as_bytes(), from.as_bytes()].concat()).0)
+}
+
 /// A connection on which everything is said that comes before messages.
 pub(crate) struct OpenPeer {
     pub(crate) transport: Transport,
-    /// What the peer was admitted with.
-    pub(crate) ticket: Ticket,
+    /// The peer's key, or what stands for it.
+    pub(crate) key: PeerKey,
+    pub(crate) credential: Credential,
+    /// Its name in swarms, as it says.
+    pub(crate) peer_id: PeerId,
     pub(crate) direction: Direction,
     /// Both sides speak the fast extension.
     pub(crate) fast: bool,
@@ -53,9 +83,6 @@ pub(crate) enum PeerError {
     /// The peer speaks another protocol.
     #[error("it does not speak BitTorrent")]
     OtherProtocol,
-    /// The peer came without TLS, as no member does.
-    #[error("a plain handshake: members come with TLS")]
-    PlainHandshake,
     /// TLS came about without the protocol's name.
     #[error("it did not name the protocol between members (ALPN)")]
     NoAlpn,
@@ -68,6 +95,9 @@ pub(crate) enum PeerError {
     /// The peer is not admitted.
     #[error("{0}")]
     NotAdmitted(#[from] NotAdmitted),
+    /// Both ends of the connection are this client.
+    #[error("it is this client itself")]
+    Own,
     /// The ticket opens another group than the torrent's.
     #[error("the ticket is of another group than the file")]
     OtherGroup,
@@ -116,29 +146,34 @@ pub(crate) struct Opener {
     pub(crate) places: Arc<Semaphore>,
 }
 
-/// A torrent of a group, as connections name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct GroupTorrent {
+/// A torrent, as connections name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct TorrentName {
     pub(crate) info_hash: InfoHash,
-    pub(crate) group: GroupId,
+    /// The group whose members take part; nothing where no ticket says one.
+    pub(crate) group: Option<GroupId>,
 }
 
 /// A peer that dialled us, is admitted, and has said which torrent it wants.
 pub(crate) struct Caller {
     transport: Transport,
-    ticket: Ticket,
+    credential: Credential,
     handshake: Handshake,
 }
 
 impl Caller {
     /// What it wants, by its own ticket's group.
-    pub(crate) fn wants(&self) -> GroupTorrent {
-        GroupTorrent { info_hash: self.handshake.info_hash, group: self.ticket.group }
+    pub(crate) fn wants(&self) -> TorrentName {
+        let group = match &self.credential {
+            Credential::Ticket(ticket) => Some(ticket.group),
+            Credential::Address(_) => None,
+        };
+        TorrentName { info_hash: self.handshake.info_hash, group }
     }
 }
 
 impl Opener {
-    /// Connects to a peer that the tracker named.
+    /// Connects to a member that the tracker named with its key.
     ///
     /// # Errors
     /// When it cannot be reached, is somebody else, or is not admitted.
@@ -146,31 +181,52 @@ impl Opener {
         mut self,
         address: SocketAddr,
         key: PublicKey,
-        torrent: GroupTorrent,
+        info_hash: InfoHash,
+        group: GroupId,
     ) -> Result<OpenPeer, PeerError> {
         let place = self.place()?;
-        let own_ticket = timeout(HANDSHAKE_TIMEOUT, self.own_ticket(torrent.group)).await??;
+        let own_ticket = timeout(HANDSHAKE_TIMEOUT, self.own_ticket(group)).await??;
         let stream = timeout(CONNECT_TIMEOUT, connect(address, self.own_ip)).await??;
         let opening = async {
             let mut transport = self.security.connect(stream, address, place).await?;
-            if transport.key != key {
+            if transport.key != Some(key) {
                 return Err(PeerError::OtherPeer);
             }
             send_ticket(&mut transport, &own_ticket).await?;
             let signed = read_ticket(&mut transport).await?;
             let ticket = self.judge(&signed, key)?;
-            if ticket.group != torrent.group {
+            if ticket.group != group {
                 return Err(PeerError::OtherGroup);
             }
-            transport.writer.write_all(&self.own_handshake(torrent.info_hash).encode()).await?;
-            transport.writer.flush().await?;
-            let theirs = read_handshake(&mut transport).await?;
-            if theirs.info_hash != torrent.info_hash {
-                return Err(PeerError::OtherTorrent);
-            }
-            Ok(open(transport, ticket, theirs, Direction::Dialled))
+            let theirs = self.shake_hands(&mut transport, info_hash).await?;
+            Ok(open(transport, Credential::Ticket(Box::new(ticket)), theirs, Direction::Dialled))
         };
         timeout(HANDSHAKE_TIMEOUT, opening).await?
+    }
+
+    /// Connects to an ordinary client of which only the address is known.
+    ///
+    /// # Errors
+    /// When it cannot be reached, is not admitted any more, or has another torrent.
+    pub(crate) async fn dial_plain(self, address: SocketAddr, info_hash: InfoHash) -> Result<OpenPeer, PeerError> {
+        let place = self.place()?;
+        self.judge_plain(info_hash, address.ip())?;
+        let stream = timeout(CONNECT_TIMEOUT, connect(address, self.own_ip)).await??;
+        stream.set_nodelay(true)?;
+        let mut transport = unproven(stream, address, place);
+        let theirs = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(&mut transport, info_hash)).await??;
+        if theirs.peer_id == self.peer_id {
+            return Err(PeerError::Own);
+        }
+        Ok(open(transport, Credential::Address(address.ip()), theirs, Direction::Dialled))
+    }
+
+    /// Says which torrent is wanted, and has the other side confirm it.
+    async fn shake_hands(&self, transport: &mut Transport, info_hash: InfoHash) -> Result<Handshake, PeerError> {
+        transport.writer.write_all(&self.own_handshake(info_hash).encode()).await?;
+        transport.writer.flush().await?;
+        let theirs = read_handshake(transport).await?;
+        if theirs.info_hash == info_hash { Ok(theirs) } else { Err(PeerError::OtherTorrent) }
     }
 
     /// Admits a peer that dialled us and reads which torrent it wants.
@@ -178,15 +234,32 @@ impl Opener {
     /// # Errors
     /// When it does not say so, or is not admitted.
     pub(crate) async fn admit(&mut self, stream: TcpStream, remote: SocketAddr) -> Result<Caller, PeerError> {
-        let mut transport = self.security.accept(stream, remote, self.place()?).await?;
+        let transport = self.security.accept(stream, remote, self.place()?).await?;
+        match transport.key {
+            Some(key) => self.admit_member(transport, key).await,
+            None => self.admit_plain(transport).await,
+        }
+    }
+
+    async fn admit_member(&mut self, mut transport: Transport, key: PublicKey) -> Result<Caller, PeerError> {
         let signed = read_ticket(&mut transport).await?;
-        let group = self.judge(&signed, transport.key)?.group;
+        let group = self.judge(&signed, key)?.group;
         let own_ticket = self.own_ticket(group).await?;
         // That may have waited, and brought news.
-        let ticket = self.judge(&signed, transport.key)?;
+        let ticket = self.judge(&signed, key)?;
         send_ticket(&mut transport, &own_ticket).await?;
         let handshake = read_handshake(&mut transport).await?;
-        Ok(Caller { transport, ticket, handshake })
+        Ok(Caller { transport, credential: Credential::Ticket(Box::new(ticket)), handshake })
+    }
+
+    async fn admit_plain(&self, mut transport: Transport) -> Result<Caller, PeerError> {
+        let handshake = read_handshake(&mut transport).await?;
+        if handshake.peer_id == self.peer_id {
+            return Err(PeerError::Own);
+        }
+        let from = transport.remote.ip();
+        self.judge_plain(handshake.info_hash, from)?;
+        Ok(Caller { transport, credential: Credential::Address(from), handshake })
     }
 
     /// Answers a caller whose torrent is there.
@@ -194,10 +267,10 @@ impl Opener {
     /// # Errors
     /// When the network fails.
     pub(crate) async fn answer(&self, caller: Caller) -> Result<OpenPeer, PeerError> {
-        let Caller { mut transport, ticket, handshake } = caller;
+        let Caller { mut transport, credential, handshake } = caller;
         transport.writer.write_all(&self.own_handshake(handshake.info_hash).encode()).await?;
         transport.writer.flush().await?;
-        Ok(open(transport, ticket, handshake, Direction::Accepted))
+        Ok(open(transport, credential, handshake, Direction::Accepted))
     }
 
     /// Our ticket for a group. Waits for one that is being asked for, and until all revocations are known: a tracker
@@ -214,6 +287,10 @@ impl Opener {
 
     fn judge(&self, signed: &SignedTicket, key: PublicKey) -> Result<Ticket, NotAdmitted> {
         self.admissions.borrow().judge(signed, key, Moment::now())
+    }
+
+    fn judge_plain(&self, info_hash: InfoHash, from: IpAddr) -> Result<(), NotAdmitted> {
+        self.admissions.borrow().judge_plain(info_hash, from)
     }
 
     fn own_handshake(&self, info_hash: InfoHash) -> Handshake {
@@ -250,6 +327,15 @@ async fn read_handshake(transport: &mut Transport) -> Result<Handshake, PeerErro
     Handshake::decode(&bytes).ok_or(PeerError::OtherProtocol)
 }
 
-fn open(transport: Transport, ticket: Ticket, theirs: Handshake, direction: Direction) -> OpenPeer {
-    OpenPeer { transport, ticket, direction, fast: theirs.fast, extended: theirs.extended }
+fn open(transport: Transport, credential: Credential, theirs: Handshake, direction: Direction) -> OpenPeer {
+    let key = match (&credential, direction) {
+        (Credential::Ticket(ticket), _) => PeerKey(ticket.holder.0),
+        (Credential::Address(_), Direction::Dialled) => key_at(transport.remote),
+        (Credential::Address(from), Direction::Accepted) => key_of_caller(*from, theirs.peer_id),
+    };
+    let Handshake { peer_id, fast, extended, .. } = theirs;
+    OpenPeer { transport, key, credential, peer_id, direction, fast, extended }
 }
+
+#[cfg(test)]
+mod tests;

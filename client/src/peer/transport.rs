@@ -1,4 +1,4 @@
-//! The seam between peers and the network: what carries their bytes, and whose key is at the other end.
+//! The seam between peers and the network: what carries their bytes, and whose key, if any, is at the other end.
 
 use mini_torrent_common::tls::{self, Identity, PublicKey};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
@@ -17,14 +17,14 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// The first byte of a plain BitTorrent handshake: the length of its protocol's name.
 const PLAIN_HANDSHAKE: u8 = 19;
 
-/// An open byte stream to a peer that has proved its key.
+/// An open byte stream to a peer.
 pub(crate) struct Transport {
     pub(crate) reader: Box<dyn AsyncRead + Send + Unpin>,
     pub(crate) writer: Box<dyn AsyncWrite + Send + Unpin>,
     /// The other end.
     pub(crate) remote: SocketAddr,
-    /// Its key.
-    pub(crate) key: PublicKey,
+    /// The key that it has proved; an ordinary client has none.
+    pub(crate) key: Option<PublicKey>,
     /// Its place among all connections.
     pub(crate) place: OwnedSemaphorePermit,
 }
@@ -77,7 +77,7 @@ impl Security {
     /// Makes a connection that the listener accepted a transport.
     ///
     /// # Errors
-    /// When the network fails, or the other side does not speak between members.
+    /// When the network fails, or the other side speaks something else.
     pub(crate) async fn accept(
         &self,
         mut stream: TcpStream,
@@ -100,7 +100,7 @@ impl Security {
                         let connection = ServerConnection::new(Arc::clone(accepting)).map_err(io::Error::other)?;
                         secret(stream, connection.into(), remote, place).await
                     }
-                    PLAIN_HANDSHAKE => Err(PeerError::PlainHandshake),
+                    PLAIN_HANDSHAKE => Ok(unproven(stream, remote, place)),
                     _ => Err(PeerError::OtherProtocol),
                 }
             }
@@ -111,8 +111,13 @@ impl Security {
 async fn plain(mut stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) -> Result<Transport, PeerError> {
     let mut key = [0; 32];
     stream.read_exact(&mut key).await?;
+    Ok(Transport { key: Some(PublicKey(key)), ..unproven(stream, remote, place) })
+}
+
+/// What ordinary clients speak: the bare stream.
+pub(super) fn unproven(stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) -> Transport {
     let (reader, writer) = stream.into_split();
-    Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), remote, key: PublicKey(key), place })
+    Transport { reader: Box::new(reader), writer: Box::new(writer), remote, key: None, place }
 }
 
 async fn secret(
@@ -126,7 +131,7 @@ async fn secret(
     if !proven.is_between_members {
         return Err(PeerError::NoAlpn);
     }
-    let key = proven.key.ok_or(PeerError::OtherPeer)?;
+    let key = Some(proven.key.ok_or(PeerError::OtherPeer)?);
     Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), remote, key, place })
 }
 

@@ -16,12 +16,12 @@ pub(super) async fn run(mut plan: TorrentPlan, mut mailboxes: Mailboxes, stop: C
         let (content, part, have) = match open(&mut plan, &mailboxes, &stop).await {
             None => return,
             Some(Prepared::AlreadyComplete(stamp)) => {
-                return drop(mailboxes.reports.send((plan.info_hash, Report::Completed(stamp))).await);
+                return drop(mailboxes.reports.send((plan.name, Report::Completed(stamp))).await);
             }
             Some(Prepared::Seed(content)) => (content, None, Bitfield::all(plan.geometry.n_pieces())),
             Some(Prepared::Fetch { part, destination, have }) => {
                 if let Ok(inode) = part.inode() {
-                    let _ = mailboxes.reports.send((plan.info_hash, Report::Opened(inode))).await;
+                    let _ = mailboxes.reports.send((plan.name, Report::Opened(inode))).await;
                 }
                 (Content::partial(part.file()), Some((part, destination)), have)
             }
@@ -55,7 +55,7 @@ async fn open(plan: &mut TorrentPlan, mailboxes: &Mailboxes, stop: &Cancellation
             Err(Obstacle::Fatal(error)) => Report::Failed(error.code, error.message),
             Err(Obstacle::Stale(reason)) => stale(&plan.purpose, reason),
         };
-        let _ = mailboxes.reports.send((plan.info_hash, report)).await;
+        let _ = mailboxes.reports.send((plan.name, report)).await;
         return None;
     }
     None

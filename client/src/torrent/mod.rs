@@ -2,18 +2,23 @@
 
 mod blocks;
 mod life;
+mod metadata;
 mod preparation;
 mod task;
 mod wire;
 
+pub(crate) use metadata::fetch_metadata;
+
+use bytes::Bytes;
 use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::control::PeerContact;
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::Geometry;
-use mini_torrent_common::hash::{GroupId, InfoHash, Sha256Hash};
+use mini_torrent_common::hash::Sha256Hash;
 use mini_torrent_common::metainfo::PieceHashes;
 use mini_torrent_common::tls::PublicKey;
 use mini_torrent_engine::PieceOrder;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -21,7 +26,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::disk::FileStamp;
-use crate::peer::{GroupTorrent, OpenPeer, Opener};
+use crate::peer::{OpenPeer, Opener, TorrentName};
 
 /// Messages from connections that wait for a torrent; each holds at most one read from a socket.
 const MAILBOX: usize = 64;
@@ -43,22 +48,26 @@ const DISK_RETRY: Duration = Duration::from_secs(5);
 /// What a torrent is and what for.
 #[derive(Clone)]
 pub(crate) struct TorrentPlan {
-    pub(crate) info_hash: InfoHash,
-    /// The group that its file belongs to: only its members take part.
-    pub(crate) group: GroupId,
+    /// Its info-hash, and the group whose members take part; a foreign torrent has none.
+    pub(crate) name: TorrentName,
     pub(crate) geometry: Geometry,
     pub(crate) own_key: PublicKey,
     pub(crate) opener: Opener,
     /// Whether peers on loopback may be dialled: only where the tracker itself is there.
     pub(crate) loopback: bool,
+    /// What a foreign torrent gives to everybody. A group's torrent gives nothing of it: its metadata comes from the
+    /// tracker, and so do its peers.
+    pub(crate) foreign: Option<Foreign>,
     pub(crate) purpose: Purpose,
 }
 
-impl TorrentPlan {
-    /// The torrent as connections name it.
-    fn name(&self) -> GroupTorrent {
-        GroupTorrent { info_hash: self.info_hash, group: self.group }
-    }
+/// What peers of a foreign torrent may ask for besides the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Foreign {
+    /// The raw `info` dictionary (BEP 9).
+    pub(crate) raw_info: Bytes,
+    /// Whether peers come from the trackers alone (BEP 27).
+    pub(crate) private: bool,
 }
 
 /// What a torrent is for.
@@ -79,7 +88,8 @@ pub(crate) enum Purpose {
 #[derive(Debug, Clone)]
 pub(crate) struct Fetch {
     pub(crate) hashes: PieceHashes,
-    pub(crate) sha256: Sha256Hash,
+    /// Of the whole file, where it is known; the pieces' hashes say enough without.
+    pub(crate) sha256: Option<Sha256Hash>,
     /// The finished file's path, resolved before.
     pub(crate) destination: PathBuf,
     /// Whether a file that is there may be replaced.
@@ -98,6 +108,10 @@ pub(crate) enum Control {
     PeersCame(Vec<PeerContact>),
     /// The tracker says that peers left.
     PeersLeft(Vec<PublicKey>),
+    /// A tracker or a peer named ordinary clients, which may be dialled.
+    AddressesCame(Vec<SocketAddr>),
+    /// The tracker says that ordinary clients left.
+    AddressesLeft(Vec<SocketAddr>),
     /// How many bytes of unverified pieces this torrent may hold.
     BufferBytes(u64),
 }
@@ -123,6 +137,9 @@ pub(crate) struct TorrentStatus {
     pub(crate) done_bytes: u64,
     pub(crate) download_bytes_per_s: u64,
     pub(crate) upload_bytes_per_s: u64,
+    /// Bytes of blocks since it was started.
+    pub(crate) downloaded_bytes: u64,
+    pub(crate) uploaded_bytes: u64,
     pub(crate) n_peers: usize,
     /// Why it does not go on just now.
     pub(crate) reason: Option<String>,
@@ -139,8 +156,8 @@ pub(crate) struct TorrentHandle {
 }
 
 impl TorrentHandle {
-    /// Starts a torrent; `reports` hears of it under its info-hash.
-    pub(crate) fn start(plan: TorrentPlan, reports: mpsc::Sender<(InfoHash, Report)>) -> Self {
+    /// Starts a torrent; `reports` hears of it under its name.
+    pub(crate) fn start(plan: TorrentPlan, reports: mpsc::Sender<(TorrentName, Report)>) -> Self {
         let (control, control_receiver) = mpsc::channel(CONTROL_MAILBOX);
         let (incoming, incoming_receiver) = mpsc::channel(INCOMING_MAILBOX);
         let (status_sender, status) = watch::channel(TorrentStatus::default());
@@ -161,6 +178,16 @@ impl TorrentHandle {
     /// Where the listener hands its connections to.
     pub(crate) fn incoming(&self) -> mpsc::Sender<OpenPeer> {
         self.incoming.clone()
+    }
+
+    /// Where others tell it of peers.
+    pub(crate) fn control(&self) -> mpsc::Sender<Control> {
+        self.control.clone()
+    }
+
+    /// Where it stands, as it changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<TorrentStatus> {
+        self.status.clone()
     }
 
     /// Where it stands.

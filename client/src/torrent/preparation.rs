@@ -8,7 +8,7 @@ use std::io;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fetch, Purpose};
-use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, Progress, digest_file};
+use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, Progress, check_pieces, digest_file};
 use crate::error::{CommandError, is_disk_full};
 
 /// What the user is told while there is no room.
@@ -62,7 +62,7 @@ fn prepare_fetch(fetch: &mut Fetch, geometry: Geometry, stop: &CancellationToken
         }
         Ok(_) => return Err(in_the_way(&destination)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(stamp) = finished_before(fetch) {
+            if let Some(stamp) = finished_before(fetch, geometry) {
                 return Ok(Prepared::AlreadyComplete(stamp));
             }
             destination.create_part().map_err(passing)?
@@ -97,12 +97,15 @@ fn inode_of(file: &File) -> io::Result<u64> {
 }
 
 /// The finished file, if a download that was begun before left exactly what it shall be.
-fn finished_before(fetch: &Fetch) -> Option<FileStamp> {
+fn finished_before(fetch: &Fetch, geometry: Geometry) -> Option<FileStamp> {
     if !fetch.resumed || !fetch.destination.is_file() {
         return None;
     }
+    let Some(sha256) = fetch.sha256 else {
+        return check_pieces(&fetch.destination, geometry, |index, hash| fetch.hashes.get(index) == Some(hash)).ok()?;
+    };
     let digest = digest_file(&fetch.destination, &Progress::default()).ok()?;
-    (digest.sha256 == fetch.sha256).then_some(digest.stamp)
+    (digest.sha256 == sha256).then_some(digest.stamp)
 }
 
 /// Takes the missing pieces from the same content elsewhere on this machine, verifying each.
@@ -150,7 +153,7 @@ mod tests {
     fn purpose(dir: &Path, resumed: bool, replace: bool) -> Purpose {
         Purpose::Fetch(Fetch {
             hashes: PieceHashes::new(Sha1Hash::of(&CONTENT).0.to_vec()).unwrap(),
-            sha256: Sha256Hash::of(&CONTENT),
+            sha256: Some(Sha256Hash::of(&CONTENT)),
             destination: dir.canonicalize().unwrap().join("f"),
             replace,
             resumed,

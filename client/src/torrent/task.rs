@@ -6,10 +6,9 @@ use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::control::PeerContact;
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::geometry::PieceIndex;
-use mini_torrent_common::hash::InfoHash;
-use mini_torrent_common::ticket::Ticket;
+use mini_torrent_common::hash::PeerId;
 use mini_torrent_common::tls::PublicKey;
-use mini_torrent_engine::{self as engine, Action, Candidate, ConnectionId, Event, PeerKey};
+use mini_torrent_engine::{self as engine, Action, Candidate, ConnectionId, Direction, Event, PeerKey};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
@@ -20,7 +19,11 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 mod admission;
+mod extensions;
+mod reporting;
 mod storage;
+
+use extensions::PeerExtensions;
 
 use super::blocks::Blocks;
 use super::preparation::reason_of;
@@ -30,7 +33,8 @@ use super::{
 };
 use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, ReadError};
 use crate::peer::{
-    self, Connection, ConnectionEnd, MAX_QUEUED_REQUESTS, OpenPeer, PeerCommand, PeerError, QUEUED_BATCHES, Wire,
+    self, Connection, ConnectionEnd, Credential, MAX_QUEUED_REQUESTS, OpenPeer, PeerCommand, PeerError, QUEUED_BATCHES,
+    TorrentName, Wire,
 };
 
 /// Inputs that are taken from the mailbox at once.
@@ -41,7 +45,7 @@ const MAX_REPORTS: usize = 16;
 pub(super) struct Mailboxes {
     pub(super) control: mpsc::Receiver<Control>,
     pub(super) incoming: mpsc::Receiver<OpenPeer>,
-    pub(super) reports: mpsc::Sender<(InfoHash, Report)>,
+    pub(super) reports: mpsc::Sender<(TorrentName, Report)>,
     pub(super) status: watch::Sender<TorrentStatus>,
 }
 
@@ -74,10 +78,15 @@ struct Peer {
     /// Commands of the round that is being handled.
     batch: Vec<PeerCommand>,
     closing: CancellationToken,
-    /// What it was admitted with.
-    ticket: Ticket,
+    /// Its key, or what stands for it.
+    key: PeerKey,
+    credential: Credential,
+    peer_id: PeerId,
     remote: SocketAddr,
+    /// Whether its address is one that can be dialled.
+    is_dialled: bool,
     fast: bool,
+    extensions: PeerExtensions,
 }
 
 pub(super) struct Task {
@@ -106,6 +115,8 @@ pub(super) struct Task {
     refusal: Option<String>,
     told_verified: u32,
     told_at: Instant,
+    /// When peers were told of peers last (BEP 11).
+    exchanged_at: Instant,
     idle_since: Instant,
     /// Set when the task has to end.
     end: Option<End>,
@@ -159,6 +170,7 @@ impl Task {
             refusal: None,
             told_verified: u32::MAX,
             told_at: now,
+            exchanged_at: now,
             idle_since: now,
             end: None,
         }
@@ -181,7 +193,7 @@ impl Task {
                 () = stop.cancelled() => {}
                 Some(control) = self.mailboxes.control.recv() => self.control(control),
                 Some(peer) = self.mailboxes.incoming.recv() => self.connected(peer),
-                Ok(()) = self.plan.opener.admissions.changed() => self.check_tickets(),
+                Ok(()) = self.plan.opener.admissions.changed() => self.check_admissions(),
                 _ = self.wire_receiver.recv_many(&mut inputs, BATCH) => {
                     inputs.drain(..).for_each(|(connection, wire)| self.received(connection, wire));
                 }
@@ -223,13 +235,15 @@ impl Task {
         }
         // The node waits for this task or is gone; it never waits in between.
         for report in self.reports {
-            let _ = self.mailboxes.reports.send((self.plan.info_hash, report)).await;
+            let _ = self.mailboxes.reports.send((self.plan.name, report)).await;
         }
         (self.end.unwrap_or(End::Over), self.mailboxes)
     }
 
+    /// A group's torrent is started again by the next peer; a foreign one goes on announcing.
     fn is_idle(&self) -> bool {
-        self.part.is_none()
+        self.plan.foreign.is_none()
+            && self.part.is_none()
             && self.peers.is_empty()
             && self.reports.is_empty()
             && self.idle_since.elapsed() > IDLE_TIMEOUT
@@ -253,24 +267,33 @@ impl Task {
                     self.engine.handle(now, Event::PeerGone(PeerKey(key.0)));
                 }
             }
+            Control::AddressesCame(addresses) => self.addresses_came(&addresses),
+            Control::AddressesLeft(addresses) => self.addresses_left(&addresses),
             Control::BufferBytes(bytes) => self.engine.limit_buffer(bytes),
         }
     }
 
     fn connected(&mut self, open: OpenPeer) {
+        if self.is_second(&open) {
+            return;
+        }
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let (commands, command_receiver) = mpsc::channel(QUEUED_BATCHES);
         let closing = CancellationToken::new();
         let remote = open.transport.remote;
-        let key = PeerKey(open.ticket.holder.0);
+        let (key, direction, fast) = (open.key, open.direction, open.fast);
         let peer = Peer {
             commands,
             batch: Vec::new(),
             closing: closing.clone(),
-            ticket: open.ticket,
+            key,
+            credential: open.credential,
+            peer_id: open.peer_id,
             remote,
-            fast: open.fast,
+            is_dialled: direction == Direction::Dialled,
+            fast,
+            extensions: PeerExtensions::default(),
         };
         self.peers.insert(id, peer);
         let connection = Connection {
@@ -283,16 +306,15 @@ impl Task {
             closing,
         };
         self.connections.spawn(connection.run());
-        let (direction, fast) = (open.direction, open.fast);
         tracing::debug!(%remote, ?direction, "a peer is connected");
         self.engine.handle(Instant::now(), Event::Connected { connection: id, key, direction, fast });
         // What we have comes first (BEP 3), then what we can (BEP 10).
         self.act();
         if open.extended {
-            self.command(id, PeerCommand::Send(own_extended_handshake()));
+            self.command(id, PeerCommand::Send(own_extended_handshake(self.plan.foreign.as_ref())));
         }
         // It may have been revoked while the connection was on its way here.
-        self.check_tickets();
+        self.check_admissions();
     }
 
     fn received(&mut self, connection: ConnectionId, wire: Wire) {
@@ -300,6 +322,7 @@ impl Task {
         match wire {
             Wire::Received(messages) => {
                 for message in messages {
+                    self.extended(connection, &message);
                     let (message, block) = to_engine(message);
                     self.arrived = block;
                     self.engine.handle(now, Event::Received { connection, message });
@@ -347,6 +370,7 @@ impl Task {
                 }
                 self.obstacle = None;
                 self.idle_since = now;
+                self.publish(now);
                 self.report(Report::Completed(stamp));
             }
             Finished::Renamed(Err(error)) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -367,51 +391,12 @@ impl Task {
         if self.obstacle.as_ref().is_some_and(|(_, retry)| *retry <= now) {
             self.try_again();
         }
-        self.check_tickets();
-        let stats = self.engine.stats(now);
-        self.mailboxes.status.send_replace(TorrentStatus {
-            done_bytes: stats.have_bytes,
-            download_bytes_per_s: stats.download_bytes_per_s,
-            upload_bytes_per_s: stats.upload_bytes_per_s,
-            n_peers: stats.n_connections,
-            reason: self.reason(stats.n_connections),
-        });
+        self.check_admissions();
+        self.tell_of_peers(now);
+        self.publish(now);
         if self.part.is_some() && self.reports.is_empty() && self.told_at.elapsed() >= KEEP_INTERVAL {
             self.told_at = now;
             self.tell_verified();
-        }
-    }
-
-    /// Why it does not go on just now.
-    fn reason(&self, n_connections: usize) -> Option<String> {
-        let obstacle = self.obstacle.as_ref().map(|(reason, _)| reason.clone());
-        let refusal = self.refusal.as_ref().filter(|_| n_connections == 0 && self.part.is_some());
-        obstacle.or_else(|| refusal.map(|refusal| format!("no peer can be had: {refusal}")))
-    }
-
-    fn tell_verified(&mut self) {
-        let have = self.engine.have();
-        if have.n_set() != self.told_verified {
-            self.told_verified = have.n_set();
-            let have = have.clone();
-            self.report(Report::Verified(have));
-        }
-    }
-
-    fn report(&mut self, report: Report) {
-        if self.reports.len() < MAX_REPORTS {
-            self.reports.push_back(report);
-        }
-        self.send_reports();
-    }
-
-    fn send_reports(&mut self) {
-        while let Some(report) = self.reports.pop_front() {
-            use mpsc::error::TrySendError::{Closed, Full};
-            match self.mailboxes.reports.try_send((self.plan.info_hash, report)) {
-                Ok(()) | Err(Closed(_)) => {}
-                Err(Full((_, report))) => return self.reports.push_front(report),
-            }
         }
     }
 

@@ -3,9 +3,11 @@
 use bytes::Bytes;
 use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::geometry::Block;
+use mini_torrent_common::peer_extension::{UT_METADATA, UT_PEX};
 use mini_torrent_common::peer_wire::{BlockRange, ExtendedHandshake, Message};
 use mini_torrent_engine::{self as engine, Outgoing};
 
+use super::Foreign;
 use crate::peer::MAX_QUEUED_REQUESTS;
 
 /// What the engine wants to say, as it is sent; `have` is what we have at this moment.
@@ -26,13 +28,14 @@ pub(super) fn to_wire(message: Outgoing, fast: bool, have: &Bitfield) -> Message
     }
 }
 
-/// What we can (BEP 10).
-pub(super) fn own_extended_handshake() -> Message {
-    let client = Some(crate::AGENT.to_owned());
+/// What we can (BEP 10); of a foreign torrent also its metadata and, unless it is private, its peers.
+pub(super) fn own_extended_handshake(foreign: Option<&Foreign>) -> Message {
     Message::ExtendedHandshake(ExtendedHandshake {
-        client,
+        client: Some(crate::AGENT.to_owned()),
         max_requests: Some(MAX_QUEUED_REQUESTS),
-        ..ExtendedHandshake::default()
+        ut_metadata: foreign.map(|_| UT_METADATA),
+        ut_pex: foreign.filter(|foreign| !foreign.private).map(|_| UT_PEX),
+        metadata_length: foreign.and_then(|foreign| u32::try_from(foreign.raw_info.len()).ok()),
     })
 }
 

@@ -2,62 +2,112 @@
 //! more.
 
 use mini_torrent_common::tls::PublicKey;
-use mini_torrent_engine::{self as engine, Candidate, Event, PeerKey};
+use mini_torrent_engine::{self as engine, Candidate, Direction, Event, PeerKey};
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::{Peer, Task};
 use crate::admission::{Moment, NotAdmitted};
-use crate::peer::{OpenPeer, PeerError};
+use crate::peer::{Credential, OpenPeer, PeerError, TorrentName, key_at};
 
 impl Task {
-    /// Lets go of peers whose tickets are not good any more.
-    pub(super) fn check_tickets(&mut self) {
+    /// Lets go of peers that are not admitted any more: their tickets are not good, or they are announced no more.
+    pub(super) fn check_admissions(&mut self) {
         let (now, moment) = (Instant::now(), Moment::now());
+        let info_hash = self.plan.name.info_hash;
         let admissions = self.plan.opener.admissions.borrow_and_update();
-        let refused = |peer: &Peer| admissions.check_again(&peer.ticket, moment).err();
+        let refused = |peer: &Peer| match &peer.credential {
+            Credential::Ticket(ticket) => admissions.check_again(ticket, moment).err(),
+            Credential::Address(from) => admissions.judge_plain(info_hash, *from).err(),
+        };
         let refused: Vec<_> = self.peers.iter().filter_map(|(id, peer)| Some((*id, refused(peer)?))).collect();
         drop(admissions);
         for (id, reason) in refused {
             let Some(peer) = self.peers.get(&id) else { continue };
-            tracing::info!(user = %peer.ticket.user, remote = %peer.remote, %reason, "a connection is ended");
+            tracing::info!(user = user_of(peer), remote = %peer.remote, %reason, "a connection is ended");
             peer.closing.cancel();
             // One whose ticket has only expired comes back with another.
-            if reason == NotAdmitted::Revoked {
-                self.engine.handle(now, Event::Forget(PeerKey(peer.ticket.holder.0)));
+            if matches!(reason, NotAdmitted::Revoked | NotAdmitted::NotAnnounced(_)) {
+                self.engine.handle(now, Event::Forget(peer.key));
             }
         }
     }
 
+    /// Ordinary clients that may be dialled. Who is listed with a key is never dialled without it.
+    pub(super) fn addresses_came(&mut self, addresses: &[SocketAddr]) {
+        let is_member = |address: &SocketAddr| self.contacts.values().any(|contact| contact.address == *address);
+        let plain = addresses.iter().filter(|address| !is_member(address));
+        let candidates = plain.map(|address| Candidate { key: key_at(*address), address: *address }).collect();
+        self.engine.handle(Instant::now(), Event::PeersFound(candidates));
+    }
+
+    pub(super) fn addresses_left(&mut self, addresses: &[SocketAddr]) {
+        let now = Instant::now();
+        addresses.iter().for_each(|address| self.engine.handle(now, Event::PeerGone(key_at(*address))));
+        self.check_admissions();
+    }
+
+    /// Whether an ordinary client is connected already: it may be known by the address that was dialled and by the
+    /// name that it came with, and the engine takes these for two.
+    pub(super) fn is_second(&mut self, open: &OpenPeer) -> bool {
+        let same = |peer: &Peer| peer.peer_id == open.peer_id && matches!(peer.credential, Credential::Address(_));
+        let is_second = matches!(open.credential, Credential::Address(_))
+            && self.peers.values().any(|peer| same(peer) && peer.key != open.key);
+        if is_second && open.direction == Direction::Dialled {
+            self.engine.handle(Instant::now(), Event::PeerGone(open.key));
+        }
+        is_second
+    }
+
+    /// A candidate whose key stands for its address is an ordinary client; all others have to prove theirs.
     pub(super) fn dial(&mut self, Candidate { key, address }: Candidate) {
-        let (opener, torrent) = (self.plan.opener.clone(), self.plan.name());
-        self.dials.spawn(async move { (key, opener.dial(address, PublicKey(key.0), torrent).await) });
+        let (opener, TorrentName { info_hash, group }) = (self.plan.opener.clone(), self.plan.name);
+        self.dials.spawn(async move {
+            let dialled = match group {
+                _ if key == key_at(address) => opener.dial_plain(address, info_hash).await,
+                Some(group) => opener.dial(address, PublicKey(key.0), info_hash, group).await,
+                None => Err(PeerError::OtherPeer),
+            };
+            (key, dialled)
+        });
     }
 
     pub(super) fn dialled(&mut self, key: PeerKey, dialled: Result<OpenPeer, PeerError>) {
-        match dialled {
+        let error = match dialled {
             Ok(open) => {
                 self.refusal = None;
-                self.connected(open);
+                return self.connected(open);
             }
-            Err(error) => {
-                if error.is_refusal() {
-                    let user = self.contacts.get(&PublicKey(key.0)).map(|contact| contact.user.to_string());
-                    tracing::info!(user, %error, "a peer is not dealt with");
-                } else {
-                    tracing::debug!(%error, "a peer cannot be reached");
-                }
-                self.refusal = Some(error.to_string());
-                self.engine.handle(Instant::now(), Event::DialFailed(key));
-            }
+            Err(error) => error,
+        };
+        let now = Instant::now();
+        if let PeerError::Own = error {
+            return self.engine.handle(now, Event::PeerGone(key));
         }
+        if error.is_refusal() && self.plan.foreign.is_none() {
+            let user = self.contacts.get(&PublicKey(key.0)).map(|contact| contact.user.to_string());
+            tracing::info!(user, %error, "a peer is not dealt with");
+        } else {
+            tracing::debug!(%error, "a peer cannot be reached");
+        }
+        self.refusal = Some(error.to_string());
+        self.engine.handle(now, Event::DialFailed(key));
     }
 
     pub(super) fn banned(&self, key: PeerKey, reason: engine::PeerMisbehavior) {
         let contact = self.contacts.get(&PublicKey(key.0));
-        let peer = self.peers.values().find(|peer| peer.ticket.holder.0 == key.0);
-        let user = peer.map(|peer| &peer.ticket.user).or(contact.map(|contact| &contact.user));
-        let user = user.map_or_else(|| "unknown".to_owned(), ToString::to_string);
+        let peer = self.peers.values().find(|peer| peer.key == key);
+        let user = peer.and_then(user_of).or(contact.map(|contact| contact.user.to_string()));
+        let user = user.unwrap_or_else(|| "unknown".to_owned());
         let address = peer.map(|peer| peer.remote).or(contact.map(|contact| contact.address));
-        tracing::warn!(%user, ?address, ?reason, torrent = %self.plan.info_hash, "a peer is banned");
+        tracing::warn!(%user, ?address, ?reason, torrent = %self.plan.name.info_hash, "a peer is banned");
+    }
+}
+
+/// The user of a member's client.
+fn user_of(peer: &Peer) -> Option<String> {
+    match &peer.credential {
+        Credential::Ticket(ticket) => Some(ticket.user.to_string()),
+        Credential::Address(_) => None,
     }
 }

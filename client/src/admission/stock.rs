@@ -1,0 +1,215 @@
+//! Ordinary BitTorrent clients: which of them may take part in which torrent, by the address that they come from.
+//!
+//! A group's torrent admits those that the tracker announced, for as long as it says so (design §7). A foreign torrent
+//! is open to everybody, as it is in every other client.
+
+use mini_torrent_common::hash::{GroupId, InfoHash};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use super::Moment;
+
+/// Announced clients of one torrent that are remembered; those after them are not admitted.
+const MAX_PEERS: usize = 2000;
+/// How long a new connection to the tracker has to name the announced clients again.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
+/// How long they are admitted while no tracker can be asked: the longest that an announce is good for.
+const ADMITTED_WITHOUT_TRACKER: Duration = Duration::from_secs(30 * 60);
+
+/// Why an ordinary client is not admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotAnnounced {
+    /// It is members only, or no such torrent is here.
+    #[error("a plain handshake: members come with TLS, and no ordinary client was announced for this torrent")]
+    Torrent,
+    /// The torrent admits other addresses.
+    #[error("a plain handshake from an address that was not announced for this torrent")]
+    Address,
+}
+
+/// The announced clients of a group's torrent, and in which round they were named last.
+#[derive(Debug, Clone)]
+struct Swarm {
+    group: GroupId,
+    peers: HashMap<SocketAddr, u64>,
+}
+
+/// Who is admitted without a ticket.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StockClients {
+    open: HashSet<InfoHash>,
+    swarms: HashMap<InfoHash, Swarm>,
+    /// Goes up when what is known has to be named again.
+    round: u64,
+    /// When those that were not named again are forgotten.
+    confirm_until: Option<Moment>,
+}
+
+impl StockClients {
+    /// A foreign torrent admits everybody.
+    pub(crate) fn open(&mut self, info_hash: InfoHash) {
+        self.open.insert(info_hash);
+    }
+
+    /// A foreign torrent has ended.
+    pub(crate) fn close(&mut self, info_hash: InfoHash) {
+        self.open.remove(&info_hash);
+    }
+
+    /// The tracker says who came to a group's torrent and who left it.
+    pub(crate) fn update(&mut self, info_hash: InfoHash, group: GroupId, came: &[SocketAddr], left: &[SocketAddr]) {
+        let swarm = self.swarms.entry(info_hash).or_insert_with(|| Swarm { group, peers: HashMap::new() });
+        for address in left {
+            swarm.peers.remove(address);
+        }
+        for address in came {
+            if swarm.peers.len() < MAX_PEERS || swarm.peers.contains_key(address) {
+                swarm.peers.insert(*address, self.round);
+            }
+        }
+        if swarm.peers.is_empty() {
+            self.swarms.remove(&info_hash);
+        }
+    }
+
+    /// The announced clients of a torrent.
+    pub(crate) fn announced(&self, info_hash: InfoHash) -> Vec<SocketAddr> {
+        self.swarms.get(&info_hash).map(|swarm| swarm.peers.keys().copied().collect()).unwrap_or_default()
+    }
+
+    /// Nothing of a group's torrent is here any more: nobody tells who leaves it.
+    pub(crate) fn forget(&mut self, info_hash: InfoHash) {
+        self.swarms.remove(&info_hash);
+    }
+
+    pub(super) fn leave(&mut self, group: GroupId) {
+        self.swarms.retain(|_, swarm| swarm.group != group);
+    }
+
+    pub(super) fn leave_all(&mut self) {
+        self.swarms.clear();
+    }
+
+    /// A tracker was reached: it names everybody again who is still there.
+    pub(super) fn connected(&mut self, now: Moment) {
+        self.confirm_within(CONFIRM_WITHIN, now);
+    }
+
+    /// No tracker can be asked.
+    pub(super) fn cut_off(&mut self, now: Moment) {
+        self.confirm_within(ADMITTED_WITHOUT_TRACKER, now);
+    }
+
+    fn confirm_within(&mut self, patience: Duration, now: Moment) {
+        self.round += 1;
+        self.confirm_until = Some(now.after(patience));
+    }
+
+    /// Forgets those that were not named again in time; says whether there were any.
+    pub(crate) fn forget_unconfirmed(&mut self, now: Moment) -> bool {
+        if self.confirm_until.is_none_or(|until| now < until) {
+            return false;
+        }
+        self.confirm_until = None;
+        let round = self.round;
+        let count = |swarms: &HashMap<InfoHash, Swarm>| swarms.values().map(|swarm| swarm.peers.len()).sum::<usize>();
+        let n_before = count(&self.swarms);
+        self.swarms.values_mut().for_each(|swarm| swarm.peers.retain(|_, named| *named == round));
+        self.swarms.retain(|_, swarm| !swarm.peers.is_empty());
+        count(&self.swarms) < n_before
+    }
+
+    /// Judges a client that comes without a ticket, by the exact address of its connection.
+    pub(crate) fn judge(&self, info_hash: InfoHash, from: IpAddr) -> Result<(), NotAnnounced> {
+        if self.open.contains(&info_hash) {
+            return Ok(());
+        }
+        let swarm = self.swarms.get(&info_hash).ok_or(NotAnnounced::Torrent)?;
+        let from = from.to_canonical();
+        let is_announced = swarm.peers.keys().any(|peer| peer.ip().to_canonical() == from);
+        if is_announced { Ok(()) } else { Err(NotAnnounced::Address) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupId = GroupId([1; 16]);
+    const FILE: InfoHash = InfoHash([2; 20]);
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    /// Design §7: by info-hash and exact source address.
+    #[test]
+    fn only_announced_addresses_are_admitted_to_a_groups_torrent() {
+        let mut stock = StockClients::default();
+        let judge = |stock: &StockClients, hash, ip: &str| stock.judge(hash, ip.parse().unwrap());
+        assert_eq!(judge(&stock, FILE, "10.0.0.1"), Err(NotAnnounced::Torrent));
+        stock.update(FILE, GROUP, &[address("10.0.0.1:6881"), address("[2001:db8::1]:6881")], &[]);
+        for (ip, verdict) in [
+            ("10.0.0.1", Ok(())),
+            ("::ffff:10.0.0.1", Ok(())),
+            ("2001:db8::1", Ok(())),
+            ("10.0.0.2", Err(NotAnnounced::Address)),
+            ("2001:db8::2", Err(NotAnnounced::Address)),
+        ] {
+            assert_eq!(judge(&stock, FILE, ip), verdict, "{ip}");
+        }
+        assert_eq!(judge(&stock, InfoHash([3; 20]), "10.0.0.1"), Err(NotAnnounced::Torrent));
+        stock.update(FILE, GROUP, &[], &[address("10.0.0.1:6881")]);
+        assert_eq!(judge(&stock, FILE, "10.0.0.1"), Err(NotAnnounced::Address));
+    }
+
+    #[test]
+    fn a_foreign_torrent_is_open_until_it_ends() {
+        let mut stock = StockClients::default();
+        stock.open(FILE);
+        assert_eq!(stock.judge(FILE, [10, 0, 0, 9].into()), Ok(()));
+        stock.leave_all();
+        assert_eq!(stock.judge(FILE, [10, 0, 0, 9].into()), Ok(()), "a session's end is nothing to it");
+        stock.close(FILE);
+        assert_eq!(stock.judge(FILE, [10, 0, 0, 9].into()), Err(NotAnnounced::Torrent));
+    }
+
+    #[test]
+    fn a_group_that_is_left_admits_nobody() {
+        let mut stock = StockClients::default();
+        stock.update(FILE, GROUP, &[address("10.0.0.1:1")], &[]);
+        stock.leave(GroupId([9; 16]));
+        assert_eq!(stock.announced(FILE).len(), 1);
+        stock.leave(GROUP);
+        assert_eq!(stock.judge(FILE, [10, 0, 0, 1].into()), Err(NotAnnounced::Torrent));
+        stock.update(FILE, GROUP, &[address("10.0.0.1:1")], &[]);
+        stock.forget(FILE);
+        assert!(stock.announced(FILE).is_empty());
+    }
+
+    #[test]
+    fn who_is_not_named_again_after_a_reconnection_is_forgotten() {
+        let now = Moment::now();
+        let mut stock = StockClients::default();
+        let (stays, left) = (address("10.0.0.1:1"), address("10.0.0.2:1"));
+        stock.update(FILE, GROUP, &[stays, left], &[]);
+        stock.cut_off(now);
+        assert!(!stock.forget_unconfirmed(now.after(Duration::from_secs(60))), "nobody could be asked");
+        stock.connected(now);
+        stock.update(FILE, GROUP, &[stays], &[]);
+        assert!(!stock.forget_unconfirmed(now));
+        assert!(stock.forget_unconfirmed(now.after(CONFIRM_WITHIN)));
+        assert_eq!(stock.announced(FILE), [stays]);
+        stock.cut_off(now);
+        assert!(stock.forget_unconfirmed(now.after(ADMITTED_WITHOUT_TRACKER)), "a lease does not last for ever");
+    }
+
+    #[test]
+    fn no_more_are_remembered_than_the_bound() {
+        let mut stock = StockClients::default();
+        let many: Vec<_> = (1..=3000).map(|port| SocketAddr::from(([10, 0, 0, 1], port))).collect();
+        stock.update(FILE, GROUP, &many, &[]);
+        assert_eq!(stock.announced(FILE).len(), MAX_PEERS);
+    }
+}
