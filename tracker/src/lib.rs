@@ -23,6 +23,7 @@ mod settings;
 mod start;
 mod store;
 mod tickets;
+mod told;
 
 pub use clock::Clock;
 pub use command_line::run_from_command_line;

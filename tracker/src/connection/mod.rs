@@ -117,14 +117,21 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(greeted: G
     let (ordered, ordered_out) = mpsc::channel(limits::MAX_QUEUED_REQUESTS);
     let (reads, reads_out) = mpsc::channel(limits::MAX_QUEUED_REQUESTS);
     let (gathered, gathered_out) = mpsc::channel(limits::MAX_QUEUED_GATHERED_EVENTS);
-    let line =
-        Line { events, changed: Arc::new(Notify::new()), silence: Arc::new(AtomicU32::new(0)), close: close.clone() };
+    let place = Arc::new(ticket);
+    let line = Line {
+        events,
+        changed: Arc::new(Notify::new()),
+        silence: Arc::new(AtomicU32::new(0)),
+        close: close.clone(),
+        gate,
+        place: Arc::clone(&place),
+    };
     let (silence, changed) = (Arc::clone(&line.silence), Arc::clone(&line.changed));
     service.presence().connect(id, visitor.client.clone(), line);
     let _registered = Registered { service: Arc::clone(&service), id, close: close.clone() };
     tracing::debug!(address = %visitor.client.address, agent = %Escaped(&visitor.client.agent), "connected");
 
-    let in_order = InOrder { service: Arc::clone(&service), visitor, gate, ticket, close: close.clone() };
+    let in_order = InOrder { service: Arc::clone(&service), visitor, close: close.clone(), _place: place };
     tasks.spawn(in_order.run(ordered_out, responses.clone()));
     let queues = Queues { ordered, reads, responses: responses.clone() };
     tokio::select! {
@@ -212,6 +219,14 @@ async fn write_messages<S: AsyncWrite>(
             else => return,
         };
         let is_last = matches!(message, TrackerMessage::Goodbye(_));
+        if is_last {
+            // A session may just have ended: the client hears why.
+            while let Ok(event) = events.try_recv() {
+                if writer.feed(TrackerMessage::Event(event)).await.is_err() {
+                    return;
+                }
+            }
+        }
         // Several small messages share a TLS record; the last one of a batch flushes.
         let flush = is_last || (responses.is_empty() && events.is_empty() && gathered.is_empty());
         let written = if flush { writer.send(message).await } else { writer.feed(message).await };
@@ -276,9 +291,9 @@ async fn gather_events(service: &Service, id: ConnectionId, changed: &Notify, ou
 struct InOrder {
     service: Arc<Service>,
     visitor: Visitor,
-    gate: Arc<AtomicBool>,
-    ticket: Ticket,
     close: CancellationToken,
+    /// Held until what was begun is finished.
+    _place: Arc<Ticket>,
 }
 
 impl InOrder {
@@ -289,12 +304,6 @@ impl InOrder {
                 return;
             }
             let result = requests::change(&self.service, &self.visitor, &mut uploads, body).await;
-            let is_signed_in = self.service.presence().user_of(self.visitor.connection).is_some();
-            self.ticket.set_signed_in(is_signed_in);
-            if is_signed_in {
-                // Before the answer, for a client may send a large frame as soon as it has it.
-                self.gate.store(true, Ordering::Release);
-            }
             let answer = TrackerMessage::Response { id, result: result.map_err(Refusal::from) };
             if responses.send(answer).await.is_err() {
                 return;

@@ -6,6 +6,7 @@ mod admission;
 mod governing;
 mod groups;
 mod listings;
+mod revocations;
 mod sessions;
 mod swarms;
 mod uploads;
@@ -18,14 +19,19 @@ use crate::domain::{self, MemberOperation, Operation, Refused, Standing};
 use crate::limits;
 use crate::passwords::Passwords;
 use crate::presence::{Client, ConnectionId, Presence, SignedInUser};
-use crate::store::{Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, Store, StoreError, UserId};
+use crate::store::{
+    Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, SharingFacts, Store, StoreError, UserId,
+};
 use crate::tickets::{TicketKeyError, Tickets};
+use crate::told::Told;
+use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{GroupName, UserName};
+use revocations::Following;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 type Result<T> = std::result::Result<T, Refused>;
 
@@ -48,8 +54,8 @@ pub(crate) struct Service {
     passwords: Passwords,
     backoff: Backoff,
     tickets: Tickets,
-    /// Rung when the log of revocations has grown.
-    revoked: Notify,
+    revocations: Following,
+    join_requests: Told<(GroupId, UserId)>,
     policy: Policy,
     staged_bytes: Arc<AtomicU64>,
     commits: Semaphore,
@@ -93,10 +99,11 @@ impl Service {
             store,
             presence: Presence::new(clock.clone()),
             backoff: Backoff::new(clock.clone()),
+            join_requests: Told::new(clock.clone(), limits::JOIN_REQUEST_REMINDER, limits::MAX_REMEMBERED_REQUESTS),
             clock,
             passwords,
             tickets,
-            revoked: Notify::new(),
+            revocations: Following::default(),
             policy,
             staged_bytes: Arc::default(),
             commits: Semaphore::new(limits::MAX_CONCURRENT_COMMITS),
@@ -163,6 +170,12 @@ impl Service {
 fn permit(public_group: bool, operation: Operation, standing: Standing) -> Result<()> {
     check_group_is_there(public_group, standing)?;
     domain::permit(operation, standing)
+}
+
+/// The same for a listing that is named by its number.
+fn permit_by_number(public_group: bool, operation: Operation, facts: &SharingFacts) -> Result<()> {
+    check_group_is_there(public_group, facts.standing)?;
+    domain::permit_by_number(operation, facts.standing, facts.was_member)
 }
 
 fn check_group_is_there(public_group: bool, standing: Standing) -> Result<()> {

@@ -144,9 +144,10 @@ pub(crate) fn login_timing(bench: &Bench, figures: &mut Figures) {
         wrong.push(failed_login(&mut member, &accounts[nth % accounts.len()]));
         unknown.push(failed_login(&mut member, &format!("unknown{nth}")));
     }
-    let (wrong, unknown) = (median(wrong), median(unknown));
-    figures.add("login refused, wrong password", "ms", Goal::None, wrong);
-    figures.add("login refused, unknown user", "ms", Goal::None, unknown);
+    // The fastest of many is what it costs; the others waited for a core.
+    let (wrong, unknown) = (least(&wrong), least(&unknown));
+    figures.add("login refused, wrong password, fastest of 20", "ms", Goal::None, wrong);
+    figures.add("login refused, unknown user, fastest of 20", "ms", Goal::None, unknown);
     let difference = (wrong - unknown).abs() / wrong.max(unknown);
     figures.add("login refused, difference of the two", "of 1", Goal::AtMost(0.05), difference);
 }
@@ -203,7 +204,6 @@ fn slow_answer(member: &mut WireMember) -> f64 {
     times[N_PINGS * 99 / 100]
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
 }
