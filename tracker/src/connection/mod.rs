@@ -8,6 +8,7 @@ mod codec;
 mod requests;
 
 use crate::admission::Ticket;
+use crate::clock::Clock;
 use crate::limits;
 use crate::presence::{Client, ConnectionId, Line};
 use crate::service::{Service, Uploads, Visitor};
@@ -136,7 +137,7 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(greeted: G
     let queues = Queues { ordered, reads, responses: responses.clone() };
     tokio::select! {
         () = close.cancelled() => {}
-        () = read_messages(reader, queues, silence) => {}
+        () = read_messages(reader, queues, silence, service.clock()) => {}
         () = write_messages(writer, responses_out, events_out, gathered_out) => {}
         () = answer_reads(&service, id, reads_out, responses) => {}
         () = gather_events(&service, id, &changed, gathered) => {}
@@ -166,7 +167,7 @@ struct Queues {
 }
 
 /// Sorts requests into their lanes. Returns when the client has gone.
-async fn read_messages<S: AsyncRead>(mut reader: Reader<S>, queues: Queues, silence: Arc<AtomicU32>)
+async fn read_messages<S: AsyncRead>(mut reader: Reader<S>, queues: Queues, silence: Arc<AtomicU32>, clock: &Clock)
 where
     ReadHalf<S>: AsyncRead + Unpin,
 {
@@ -177,7 +178,7 @@ where
             None | Some(Err(FrameError::Io(_))) => return,
             Some(Ok(ClientMessage::Request { id, body })) => match requests::lane(&body) {
                 Lane::Immediate => {
-                    let pong = TrackerMessage::Response { id, result: Ok(Response::Done) };
+                    let pong = TrackerMessage::Response { id, result: Ok(Response::Time(clock.wall_ms())) };
                     queues.responses.send(pong).await.is_ok()
                 }
                 Lane::Concurrent => queues.reads.send((id, body)).await.is_ok(),
