@@ -106,6 +106,16 @@ impl Admissions {
         self.stock.connected(heard);
     }
 
+    /// The tracker told the time again; `false` when its clock still goes as ours thinks.
+    pub(crate) fn set_time(&mut self, heard: Moment, heard_ms: u64) -> bool {
+        let Some((_, clock)) = &mut self.tracker else { return false };
+        let is_off = clock.at_ms(heard).abs_diff(heard_ms) > CLOCK_TOLERANCE_MS / 2;
+        if is_off {
+            *clock = TrackerClock { heard, heard_ms };
+        }
+        is_off
+    }
+
     /// A tracker may know of revocations that were missed: nobody new is admitted before they are fetched.
     pub(crate) fn fell_behind(&mut self) {
         self.groups.values_mut().for_each(|group| group.is_current = false);
@@ -143,18 +153,18 @@ impl Admissions {
         now: Moment,
     ) -> Result<(), NotAdmitted> {
         self.revoke(revocations);
-        let (deployment, clock) = self.tracker.ok_or(NotAdmitted::NoTracker)?;
+        let (deployment, _) = self.tracker.ok_or(NotAdmitted::NoTracker)?;
         let ticket = signed.verify(deployment, self.own_key)?;
         if ticket.group != group {
             return Err(NotAdmitted::OtherGroup);
         }
-        // It was issued just now: the tracker's clock was put right since we heard of it.
-        let is_off = ticket.issued_ms.abs_diff(clock.at_ms(now)) > CLOCK_TOLERANCE_MS / 2;
-        let clock = if is_off { TrackerClock { heard: now, heard_ms: ticket.issued_ms } } else { clock };
-        self.tracker = Some((deployment, clock));
+        // It was issued just now, so it tells whether the tracker's clock was put right since we heard of it.
+        self.set_time(now, ticket.issued_ms);
         let known = revocations.last().map_or(0, |last| last.number).max(self.last_number(group));
         self.groups.insert(group, Entered { signed, ticket, last_number: known, is_current: is_last });
-        self.revocations.forget_old(clock.at_ms(now));
+        if let Some((_, clock)) = self.tracker {
+            self.revocations.forget_old(clock.at_ms(now));
+        }
         Ok(())
     }
 
@@ -355,6 +365,16 @@ mod tests {
             admissions.enter(GROUP, ticket_of(3, GROUP, 1), &[], true, now).unwrap();
             assert!(admissions.judge(&ticket_of(4, GROUP, 1), identity(4).public(), now).is_ok());
         }
+    }
+
+    /// As before, without a ticket of our own since: the answers to probes tell.
+    #[test]
+    fn the_clock_follows_the_tracker_by_its_word() {
+        let now = Moment::now();
+        let mut admissions = entered(now);
+        assert!(!admissions.set_time(now, NOW_MS + 1000), "no news");
+        assert!(admissions.set_time(now, NOW_MS + TICKET_LIFE_MS + 61_000));
+        assert!(admissions.own_ticket(GROUP, now).is_none(), "by that clock it has expired");
     }
 
     #[test]

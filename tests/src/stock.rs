@@ -43,10 +43,11 @@ impl Stock {
             Self::Transmission => with_arguments("transmission-cli", &["--version"]),
             Self::Libtorrent => with_arguments("/usr/bin/python3", &["-c", "import libtorrent"]),
         };
-        let found = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| {
-            // transmission-cli ends with 1 after it has said its version.
-            status.success() || self == Self::Transmission
-        });
+        let found =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| {
+                // transmission-cli ends with 1 after it has said its version.
+                status.success() || self == Self::Transmission
+            });
         if !found {
             skipped(&format!("{self:?} is not installed"));
         }

@@ -254,6 +254,7 @@ fn e26_groups_are_apart() {
     bob.expect_error("list_files other", "not_a_member");
     bob.expect_error("download_file other file copy", "not_a_member");
     bob.download(GROUP, "file");
+    ann.wait_seeders(GROUP, "file", 2);
     assert_eq!(ann.listed("other", "file")["seeders"], 1, "a downloader here is no seeder there");
     ann.expect_ok("stop_share other file");
     assert_eq!(ann.listed(GROUP, "file")["seeders"], 2);

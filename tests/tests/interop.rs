@@ -142,7 +142,8 @@ fn a_removed_members_ordinary_client_is_out() {
     let again = StockClient::start(&deployment.scene, Stock::Aria2, &torrent, "again", Trackers::All);
     let seeders = |client: &mut Client| client.listed(GROUP, FILE)["seeders"].as_u64();
     mini_torrent_tests::holds_for(Duration::from_secs(3), "nothing is fetched with an ended key", || {
-        !again.directory().join(FILE).exists() || !mini_torrent_tests::files::same(again.directory().join(FILE), &original)
+        !again.directory().join(FILE).exists()
+            || !mini_torrent_tests::files::same(again.directory().join(FILE), &original)
     });
     assert_eq!(seeders(&mut deployment.clients[0]), Some(1));
 }

@@ -121,9 +121,12 @@ fn d2_d3_send_and_download() {
 #[test]
 fn b2_bad_metainfo_is_refused_with_its_reason() {
     let (mut deployment, _) = two();
-    let several = b"d4:infod5:filesld6:lengthi1e4:pathl1:aeee4:name1:d12:piece lengthi16384e6:pieces20:01234567890123456789ee";
-    let (several, noise) =
-        (deployment.scene.write("several.torrent", several), deployment.scene.write("noise.torrent", random_bytes(99, 1)));
+    let several =
+        b"d4:infod5:filesld6:lengthi1e4:pathl1:aeee4:name1:d12:piece lengthi16384e6:pieces20:01234567890123456789ee";
+    let (several, noise) = (
+        deployment.scene.write("several.torrent", several),
+        deployment.scene.write("noise.torrent", random_bytes(99, 1)),
+    );
     let ann = &mut deployment.clients[0];
     let refused = ann.expect_error(&format!("get {} .", several.display()), "invalid_metainfo");
     assert!(refused.contains("multi-file"), "{refused}");

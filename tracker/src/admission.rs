@@ -1,8 +1,10 @@
 //! Who may be connected: a bound on all connections, and whom to send away when it is reached.
 //!
 //! Room is made at the expense of the address (IPv6: /64) that holds most connections without a signed-in
-//! user; its oldest one goes. Signed-in clients are never sent away for newcomers.
+//! user; its oldest one goes. Signed-in clients are never sent away for newcomers; but one address has only its
+//! share of them, and its oldest one goes when it has more.
 
+use crate::limits;
 use crate::presence::ConnectionId;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -19,9 +21,15 @@ pub(crate) struct Admission {
 #[derive(Default)]
 struct State {
     all: HashSet<ConnectionId>,
-    /// Those without a signed-in user, by address block; numbers grow with age falling.
-    strangers: HashMap<IpAddr, BTreeMap<ConnectionId, CancellationToken>>,
+    /// Those without a signed-in user.
+    strangers: Blocks,
+    /// Those with one.
+    signed_in: Blocks,
 }
+
+/// Connections by address block.
+#[derive(Default)]
+struct Blocks(HashMap<IpAddr, BTreeMap<ConnectionId, CancellationToken>>);
 
 /// A connection's place; given back when dropped.
 pub(crate) struct Ticket {
@@ -48,26 +56,48 @@ impl Admission {
             state.evict()?;
         }
         state.all.insert(id);
-        state.strangers.entry(block).or_default().insert(id, close.clone());
+        state.strangers.insert(block, id, close.clone());
         Some(Ticket { admission: self.clone(), id, block, close })
     }
 }
 
 impl State {
     fn evict(&mut self) -> Option<()> {
-        let block = *self.strangers.iter().max_by_key(|(_, connections)| connections.len())?.0;
-        let (id, close) = self.strangers.get_mut(&block)?.pop_first()?;
-        self.drop_if_empty(block);
+        let block = self.strangers.largest()?;
+        let id = self.strangers.close_oldest(block)?;
         self.all.remove(&id);
-        close.cancel();
-        tracing::debug!(address = %block, "a connection had to make room");
         Some(())
     }
+}
 
-    fn drop_if_empty(&mut self, block: IpAddr) {
-        if self.strangers.get(&block).is_some_and(BTreeMap::is_empty) {
-            self.strangers.remove(&block);
+impl Blocks {
+    fn insert(&mut self, block: IpAddr, id: ConnectionId, close: CancellationToken) {
+        self.0.entry(block).or_default().insert(id, close);
+    }
+
+    fn remove(&mut self, block: IpAddr, id: ConnectionId) {
+        let Some(connections) = self.0.get_mut(&block) else { return };
+        connections.remove(&id);
+        if connections.is_empty() {
+            self.0.remove(&block);
         }
+    }
+
+    fn n_of(&self, block: IpAddr) -> usize {
+        self.0.get(&block).map_or(0, BTreeMap::len)
+    }
+
+    fn largest(&self) -> Option<IpAddr> {
+        Some(*self.0.iter().max_by_key(|(_, connections)| connections.len())?.0)
+    }
+
+    /// The oldest is the one with the least number.
+    fn close_oldest(&mut self, block: IpAddr) -> Option<ConnectionId> {
+        let (id, close) = self.0.get(&block)?.first_key_value().map(|(id, close)| (*id, close.clone()))?;
+        self.remove(block, id);
+        close.cancel();
+        tracing::debug!(address = %block, "a connection had to make room");
+        Some(id)
     }
 }
 
@@ -78,13 +108,17 @@ impl Ticket {
         if !state.all.contains(&self.id) {
             return;
         }
-        if is_signed_in {
-            if let Some(connections) = state.strangers.get_mut(&self.block) {
-                connections.remove(&self.id);
-            }
-            state.drop_if_empty(self.block);
-        } else {
-            state.strangers.entry(self.block).or_default().insert(self.id, self.close.clone());
+        if !is_signed_in {
+            state.signed_in.remove(self.block, self.id);
+            return state.strangers.insert(self.block, self.id, self.close.clone());
+        }
+        state.strangers.remove(self.block, self.id);
+        state.signed_in.insert(self.block, self.id, self.close.clone());
+        let share = (self.admission.limit / limits::ADDRESS_SHARE_OF_CONNECTIONS).max(1);
+        if state.signed_in.n_of(self.block) > share
+            && let Some(oldest) = state.signed_in.close_oldest(self.block)
+        {
+            state.all.remove(&oldest);
         }
     }
 }
@@ -93,10 +127,8 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let mut state = self.admission.state();
         state.all.remove(&self.id);
-        if let Some(connections) = state.strangers.get_mut(&self.block) {
-            connections.remove(&self.id);
-        }
-        state.drop_if_empty(self.block);
+        state.strangers.remove(self.block, self.id);
+        state.signed_in.remove(self.block, self.id);
     }
 }
 
@@ -138,6 +170,27 @@ mod tests {
         for id in 0..10 {
             assert!(admit(&admission, id, "10.0.0.1").0.is_some());
         }
-        assert!(admission.state().all.is_empty() && admission.state().strangers.is_empty());
+        let ticket = admit(&admission, 10, "10.0.0.1").0.unwrap();
+        ticket.set_signed_in(true);
+        drop(ticket);
+        let state = admission.state();
+        assert!(state.all.is_empty() && state.strangers.0.is_empty() && state.signed_in.0.is_empty());
+    }
+
+    #[test]
+    fn one_address_does_not_hold_all_places_even_signed_in() {
+        let admission = Admission::new(8);
+        let (kept, other) = admit(&admission, 1, "10.0.0.1");
+        kept.as_ref().unwrap().set_signed_in(true);
+        let greedy: Vec<_> = (2..=6)
+            .map(|id| {
+                let (ticket, close) = admit(&admission, id, "10.0.0.2");
+                ticket.as_ref().unwrap().set_signed_in(true);
+                (ticket, close)
+            })
+            .collect();
+        let closed: Vec<_> = greedy.iter().map(|(_, close)| close.is_cancelled()).collect();
+        assert_eq!(closed, [true, false, false, false, false], "its oldest has made room for its newest");
+        assert!(!other.is_cancelled() && admission.state().all.len() == 5);
     }
 }

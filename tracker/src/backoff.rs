@@ -1,5 +1,5 @@
-//! Waits after failed logins, per (account, address) and per address. Failures from one address never lock an
-//! account for another.
+//! Waits after failed logins, per (account, address) and per address, and between new accounts from one address.
+//! Failures from one address never lock an account for another.
 
 use crate::clock::{Clock, Moment};
 use crate::limits;
@@ -8,10 +8,20 @@ use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// An account's key at an address block, or the address block alone.
-type Entry = (Option<String>, IpAddr);
+/// What is counted of an address block.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Counted {
+    /// Failed logins to the account of this key.
+    Account(String),
+    /// Failed logins to any account.
+    Logins,
+    /// New accounts.
+    Registrations,
+}
 
-/// Remembers failures for a while.
+type Entry = (Counted, IpAddr);
+
+/// Remembers failures and new accounts for a while.
 pub(crate) struct Backoff {
     clock: Clock,
     failures: Mutex<HashMap<Entry, Failures>>,
@@ -26,7 +36,7 @@ struct Failures {
 /// A try that counts as failed until it is known to have succeeded, so that many at once gain nothing.
 #[must_use]
 pub(crate) struct Try {
-    account: Entry,
+    counted: Entry,
 }
 
 impl Backoff {
@@ -42,25 +52,41 @@ impl Backoff {
     pub(crate) fn begin(&self, account: String, address: IpAddr) -> Result<Try, Duration> {
         let now = self.clock.now();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = (Some(account), address);
-        let wait = |entry: &Entry, free| failures.get(entry).map_or(Duration::ZERO, |failed| failed.wait(now, free));
-        let wait = wait(&account, limits::FREE_FAILURES).max(wait(&(None, address), limits::FREE_FAILURES_PER_ADDRESS));
+        let counted = (Counted::Account(account), address);
+        let all = wait(&failures, &(Counted::Logins, address), now, limits::FREE_FAILURES_PER_ADDRESS);
+        let wait = all.max(wait(&failures, &counted, now, limits::FREE_FAILURES));
         if !wait.is_zero() {
             return Err(wait);
         }
-        count(&mut failures, account.clone(), now);
-        Ok(Try { account })
+        count(&mut failures, counted.clone(), now);
+        Ok(Try { counted })
+    }
+
+    /// Begins to make an account, which counts unless it is withdrawn.
+    ///
+    /// # Errors
+    /// How long to wait before the next one.
+    pub(crate) fn begin_registration(&self, address: IpAddr) -> Result<Try, Duration> {
+        let now = self.clock.now();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = (Counted::Registrations, address);
+        let wait = wait(&failures, &counted, now, limits::FREE_REGISTRATIONS);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        count(&mut failures, counted.clone(), now);
+        Ok(Try { counted })
     }
 
     /// The password was right.
     pub(crate) fn succeeded(&self, attempt: Try) {
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt.account);
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(&attempt.counted);
     }
 
     /// The try came to nothing for a reason of ours; it does not count.
     pub(crate) fn withdrawn(&self, attempt: Try) {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(failed) = failures.get_mut(&attempt.account) {
+        if let Some(failed) = failures.get_mut(&attempt.counted) {
             failed.n = failed.n.saturating_sub(1);
         }
     }
@@ -69,8 +95,12 @@ impl Backoff {
     pub(crate) fn failed(&self, attempt: Try) {
         let now = self.clock.now();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        count(&mut failures, (None, attempt.account.1), now);
+        count(&mut failures, (Counted::Logins, attempt.counted.1), now);
     }
+}
+
+fn wait(failures: &HashMap<Entry, Failures>, entry: &Entry, now: Moment, n_free: u32) -> Duration {
+    failures.get(entry).map_or(Duration::ZERO, |failed| failed.wait(now, n_free))
 }
 
 fn count(failures: &mut HashMap<Entry, Failures>, entry: Entry, now: Moment) {
@@ -136,6 +166,38 @@ mod tests {
         assert!(fail(&backoff, "another", "10.0.0.1").is_err());
         clock.advance(limits::BACKOFF_MEMORY);
         assert_eq!(fail(&backoff, "another", "10.0.0.1"), Ok(()));
+    }
+
+    #[test]
+    fn waits_between_new_accounts_grow_to_a_minute_and_logins_do_not_wait_for_them() {
+        let clock = Clock::manual(0);
+        let backoff = Backoff::new(clock.clone());
+        let [here, there]: [IpAddr; 2] = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let mut waits = Vec::new();
+        for n in 0..limits::FREE_REGISTRATIONS + 8 {
+            if let Err(wait) = backoff.begin_registration(here).map(drop) {
+                waits.push((n, wait.as_secs()));
+                clock.advance(wait);
+                assert!(backoff.begin_registration(here).is_ok());
+            }
+        }
+        let first = limits::FREE_REGISTRATIONS;
+        assert_eq!(
+            waits,
+            [1, 2, 4, 8, 16, 32, 60, 60].into_iter().zip(first..).map(|(s, n)| (n, s)).collect::<Vec<_>>()
+        );
+        assert!(backoff.begin_registration(there).is_ok() && fail(&backoff, "bob", "10.0.0.1").is_ok());
+        clock.advance(limits::BACKOFF_MEMORY);
+        assert!((0..limits::FREE_REGISTRATIONS).all(|_| backoff.begin_registration(here).is_ok()), "it is forgotten");
+    }
+
+    #[test]
+    fn a_registration_that_was_withdrawn_does_not_count() {
+        let backoff = Backoff::new(Clock::manual(0));
+        let here = "10.0.0.1".parse().unwrap();
+        for _ in 0..2 * limits::FREE_REGISTRATIONS {
+            backoff.withdrawn(backoff.begin_registration(here).unwrap_or_else(|_| panic!()));
+        }
     }
 
     #[test]

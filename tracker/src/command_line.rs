@@ -7,7 +7,8 @@ use crate::settings::{Listen, Registration, Settings, SettingsError};
 use crate::start::{Config, StartError, Tracker};
 use crate::{log, output};
 use mini_torrent_common::error_code::ErrorCode;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit, umask};
 use std::io;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ const LAST_WAIT: Duration = Duration::from_millis(100);
 /// Runs the tracker as its program does, to its exit status: 0 after `quit` or SIGTERM, 2 when it could not
 /// start, 130 after Ctrl-C.
 pub fn run_from_command_line() -> ExitCode {
+    // What this process makes is its own, whoever makes it: the appender of the log knows no modes.
+    umask(Mode::RWXG | Mode::RWXO);
     let kept_private = keep_memory_private();
     let settings = match Settings::read(std::env::args_os()) {
         Ok(settings) => settings,
@@ -77,7 +80,7 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
         clock: Clock::system(),
     };
     let tracker = Tracker::open(config).await.map_err(|error: StartError| (error.code(), error.to_string()))?;
-    let _log = log::begin(&settings).map_err(|error| (ErrorCode::Io, format!("tracker.log: {error}")))?;
+    let _log = log::begin(&settings).map_err(|error| (ErrorCode::Io, error.to_string()))?;
     if let Err(error) = kept_private {
         tracing::warn!(%error, "the system would not keep core dumps from being made");
     }

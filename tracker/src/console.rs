@@ -50,13 +50,21 @@ impl Console {
         }
         loop {
             if is_terminal {
-                output::prompt(if self.waiting_for_password.is_some() { "password: " } else { "tracker> " });
+                output::prompt(&self.prompt());
             }
             let Some(line) = lines.recv().await else { return };
             let answer = self.answer(&line).await;
             if !answer.is_empty() {
                 output::line(&answer);
             }
+        }
+    }
+
+    /// What the next line is asked for with.
+    fn prompt(&self) -> String {
+        match &self.waiting_for_password {
+            Some(user) => format!("password for {user} (next line): "),
+            None => "tracker> ".into(),
         }
     }
 
@@ -198,11 +206,11 @@ impl Console {
             Err(error) => return format!("error[invalid_name]: {error}"),
         };
         let (done, word) = match locked {
-            true => (self.service.lock_user(user.clone()).await, "locked"),
-            false => (self.service.unlock_user(user.clone()).await, "unlocked"),
+            true => (self.service.lock_user(user).await, "locked"),
+            false => (self.service.unlock_user(user).await, "unlocked"),
         };
         match done {
-            Ok(()) => format!("user {user} {word}"),
+            Ok(user) => format!("user {user} {word}"),
             Err(refused) => format!("error[{}]: {refused}", refused.code()),
         }
     }

@@ -28,6 +28,7 @@ mod settings;
 mod start;
 mod store;
 mod tickets;
+mod told;
 mod udp;
 
 pub use clock::Clock;

@@ -54,6 +54,8 @@ pub(crate) const HEALTH_LIFE_S: u64 = 1;
 pub(crate) const ACCEPT_BACKLOG: u32 = 4096;
 /// Most connections, if the file limit allows as many.
 pub(crate) const MAX_CONNECTIONS: usize = 16_384;
+/// One address (IPv6: /64) has at most the whole divided by this signed in, so that no host holds all places.
+pub(crate) const ADDRESS_SHARE_OF_CONNECTIONS: usize = 2;
 /// File descriptors kept for the store, the log, spooled uploads and the runtime.
 pub(crate) const RESERVED_FILES: usize = 256;
 /// Requests of one connection that wait for their turn; each may have 1 MiB.
@@ -136,21 +138,32 @@ pub(crate) const MAX_STAGED_BYTES: u64 = 1 << 30;
 /// `info` dictionaries that are checked and stored at the same time; each is in memory then.
 pub(crate) const MAX_CONCURRENT_COMMITS: usize = 2;
 
-/// Password hashes that wait for a thread, over all addresses; each takes about 25 ms.
-pub(crate) const MAX_QUEUED_PASSWORDS: usize = 1024;
+/// How long a join request of the same user for the same group is not told again to those who decide.
+pub(crate) const JOIN_REQUEST_REMINDER: Duration = Duration::from_secs(60);
+/// Join requests that are remembered for that; beyond them none is told.
+pub(crate) const MAX_REMEMBERED_REQUESTS: usize = 65_536;
+
+/// Logins that wait for a thread to hash their passwords, over all addresses; each takes about 25 ms.
+pub(crate) const MAX_QUEUED_LOGINS: usize = 1024;
 /// The same for one address (IPv6: /64).
-pub(crate) const MAX_QUEUED_PASSWORDS_PER_ADDRESS: usize = 512;
+pub(crate) const MAX_QUEUED_LOGINS_PER_ADDRESS: usize = 512;
+/// The same for new accounts, which have places of their own and so take none from logins.
+pub(crate) const MAX_QUEUED_REGISTRATIONS: usize = 512;
+/// The same for new accounts from one address.
+pub(crate) const MAX_QUEUED_REGISTRATIONS_PER_ADDRESS: usize = 256;
 /// Most threads that hash passwords; each takes 19 MiB.
 pub(crate) const MAX_PASSWORD_THREADS: usize = 4;
 /// Failed logins in a row of one account from one address before waits begin.
 pub(crate) const FREE_FAILURES: u32 = 5;
 /// Failed logins from one address, over all accounts, before waits begin.
 pub(crate) const FREE_FAILURES_PER_ADDRESS: u32 = 50;
-/// Longest wait after failed logins.
+/// Accounts made in a row from one address before waits begin.
+pub(crate) const FREE_REGISTRATIONS: u32 = 20;
+/// Longest wait after failed logins, and between new accounts.
 pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(60);
-/// Failures are forgotten when none followed for this long.
+/// Failures and new accounts are forgotten when none followed for this long.
 pub(crate) const BACKOFF_MEMORY: Duration = Duration::from_secs(15 * 60);
-/// Accounts and addresses whose failures are remembered.
+/// Accounts and addresses whose failures or new accounts are remembered.
 pub(crate) const MAX_BACKOFF_ENTRIES: usize = 65_536;
 
 /// Writes that wait for the store.
@@ -161,6 +174,9 @@ pub(crate) const MAX_WRITES_PER_COMMIT: usize = 256;
 pub(crate) const STORE_READERS: usize = 4;
 /// How long a write waits for another tracker's on the same data directory.
 pub(crate) const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Days whose logs are kept.
+pub(crate) const MAX_LOG_FILES: usize = 7;
 
 /// Longest line of the console in bytes.
 pub(crate) const MAX_CONSOLE_LINE: u64 = 4096;

@@ -1,11 +1,11 @@
-//! The log: a file in the data directory, on standard error too with `-v`. Names pass the escaper on their way
-//! here; secrets never come.
+//! The log: a file a day in the data directory, a week's worth; on standard error too with `-v`. Names pass the
+//! escaper on their way here; secrets never come.
 
+use crate::limits;
 use crate::settings::{LogFormat, Settings};
-use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
 use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::rolling::{InitError, RollingFileAppender, Rotation};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -15,9 +15,13 @@ use tracing_subscriber::{EnvFilter, Layer, fmt};
 ///
 /// # Errors
 /// When the file cannot be opened.
-pub(crate) fn begin(settings: &Settings) -> io::Result<WorkerGuard> {
-    let path = settings.data_directory.join("tracker.log");
-    let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+pub(crate) fn begin(settings: &Settings) -> Result<WorkerGuard, InitError> {
+    let file = RollingFileAppender::builder()
+        .rotation(Rotation::DAILY)
+        .filename_prefix("tracker")
+        .filename_suffix("log")
+        .max_log_files(limits::MAX_LOG_FILES)
+        .build(&settings.data_directory)?;
     let (writer, guard) = tracing_appender::non_blocking(file);
     let filter = || EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).parse_lossy(&settings.log);
     let to_file = fmt::layer().with_writer(writer).with_ansi(false);

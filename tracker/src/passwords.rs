@@ -1,5 +1,6 @@
-//! Password hashing: argon2id with 19 MiB and two passes, on threads of its own, behind a bounded queue, so
-//! that a flood of logins costs its senders time and nobody else.
+//! Password hashing: argon2id with 19 MiB and two passes, on threads of its own, behind bounded queues, so
+//! that a flood of logins costs its senders time and nobody else, and a flood of new accounts keeps nobody from
+//! logging in.
 
 use crate::domain::Refused;
 use crate::limits;
@@ -8,7 +9,7 @@ use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Versio
 use mini_torrent_common::secret::Password;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -23,7 +24,16 @@ pub(crate) struct Passwords {
     argon2: Argon2<'static>,
     dummy: Arc<str>,
     threads: Arc<Semaphore>,
-    waiting: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
+    logins: Arc<Queue>,
+    registrations: Arc<Queue>,
+}
+
+/// A bounded number of waiting hashes.
+struct Queue {
+    limit: usize,
+    limit_per_address: usize,
+    /// Who waits, by address block; `None` is the operator.
+    waiting: Mutex<HashMap<Option<IpAddr>, usize>>,
 }
 
 impl Passwords {
@@ -47,17 +57,20 @@ impl Passwords {
         // One core is left to everybody else.
         let n_threads = (n_cores - 1).clamp(1, limits::MAX_PASSWORD_THREADS);
         let threads = Arc::new(Semaphore::new(n_threads));
-        Ok(Self { argon2, dummy, threads, waiting: Arc::default() })
+        let logins = Queue::new(limits::MAX_QUEUED_LOGINS, limits::MAX_QUEUED_LOGINS_PER_ADDRESS);
+        let registrations = Queue::new(limits::MAX_QUEUED_REGISTRATIONS, limits::MAX_QUEUED_REGISTRATIONS_PER_ADDRESS);
+        Ok(Self { argon2, dummy, threads, logins, registrations })
     }
 
-    /// Makes the PHC string to store. `from` is the address block that asked; none for the operator.
+    /// Makes the PHC string of a new account. `from` is the address block that asked; none for the operator.
     ///
     /// # Errors
     /// [`Refused::Busy`] when the queue is full.
     pub(crate) async fn hash(&self, password: Password, from: Option<IpAddr>) -> Result<String, Refused> {
         let argon2 = self.argon2.clone();
+        let place = Place::take(&self.registrations, from);
         let hashed =
-            self.queued(from, move || argon2.hash_password(password.expose().as_bytes()).map(|hash| hash.to_string()));
+            self.queued(place, move || argon2.hash_password(password.expose().as_bytes()).map(|hash| hash.to_string()));
         hashed.await?.map_err(|_| Refused::Internal)
     }
 
@@ -72,7 +85,7 @@ impl Passwords {
         from: Option<IpAddr>,
     ) -> Result<bool, Refused> {
         let (argon2, dummy) = (self.argon2.clone(), Arc::clone(&self.dummy));
-        let verified = self.queued(from, move || {
+        let verified = self.queued(Place::take(&self.logins, from), move || {
             let text = stored.as_deref().unwrap_or(&dummy);
             let matches = PasswordHash::new(text)
                 .is_ok_and(|hash| argon2.verify_password(password.expose().as_bytes(), &hash).is_ok());
@@ -83,10 +96,10 @@ impl Passwords {
 
     async fn queued<T: Send + 'static>(
         &self,
-        from: Option<IpAddr>,
+        place: Option<Place>,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Refused> {
-        let _place = Place::take(&self.waiting, from).ok_or(Refused::Busy { wait: QUEUE_WAIT })?;
+        let _place = place.ok_or(Refused::Busy { wait: QUEUE_WAIT })?;
         let permit = Arc::clone(&self.threads).acquire_owned().await.map_err(|_| Refused::Internal)?;
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
@@ -96,28 +109,38 @@ impl Passwords {
     }
 }
 
-/// A place in the queue, given back when dropped.
+impl Queue {
+    fn new(limit: usize, limit_per_address: usize) -> Arc<Self> {
+        Arc::new(Self { limit, limit_per_address, waiting: Mutex::default() })
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, usize>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in a queue, given back when dropped.
 struct Place {
-    waiting: Arc<Mutex<HashMap<Option<IpAddr>, usize>>>,
+    queue: Arc<Queue>,
     from: Option<IpAddr>,
 }
 
 impl Place {
-    fn take(waiting: &Arc<Mutex<HashMap<Option<IpAddr>, usize>>>, from: Option<IpAddr>) -> Option<Self> {
-        let mut places = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+    fn take(queue: &Arc<Queue>, from: Option<IpAddr>) -> Option<Self> {
+        let mut places = queue.waiting();
         let n_waiting: usize = places.values().sum();
         let n_here = places.get(&from).copied().unwrap_or(0);
-        if n_waiting >= limits::MAX_QUEUED_PASSWORDS || n_here >= limits::MAX_QUEUED_PASSWORDS_PER_ADDRESS {
+        if n_waiting >= queue.limit || n_here >= queue.limit_per_address {
             return None;
         }
         places.insert(from, n_here + 1);
-        Some(Self { waiting: Arc::clone(waiting), from })
+        Some(Self { queue: Arc::clone(queue), from })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut places = self.queue.waiting();
         if let Some(n_here) = places.get_mut(&self.from) {
             *n_here -= 1;
             if *n_here == 0 {
@@ -158,14 +181,25 @@ mod tests {
     async fn a_full_queue_refuses_its_address_and_leaves_room_for_others() {
         let passwords = cheap();
         let here: Option<IpAddr> = Some("10.0.0.1".parse().unwrap());
-        let places: Vec<_> = (0..limits::MAX_QUEUED_PASSWORDS_PER_ADDRESS)
-            .map(|_| Place::take(&passwords.waiting, here).unwrap())
-            .collect();
+        let places: Vec<_> =
+            (0..limits::MAX_QUEUED_LOGINS_PER_ADDRESS).map(|_| Place::take(&passwords.logins, here).unwrap()).collect();
+        let verify = |from| passwords.verify(password("12345678"), None, from);
+        assert_eq!(verify(here).await, Err(Refused::Busy { wait: QUEUE_WAIT }));
+        assert_eq!(verify(Some("10.0.0.2".parse().unwrap())).await, Ok(false));
+        drop(places);
+        assert_eq!(verify(here).await, Ok(false));
+        assert!(passwords.logins.waiting().is_empty());
+    }
+
+    #[tokio::test]
+    async fn new_accounts_that_fill_their_queue_keep_nobody_from_logging_in() {
+        let passwords = cheap();
+        let flooding = (0..).map(|n: u32| Some(IpAddr::from((n / 200).to_be_bytes())));
+        let places: Vec<_> = flooding.map_while(|from| Place::take(&passwords.registrations, from)).collect();
+        assert_eq!(places.len(), limits::MAX_QUEUED_REGISTRATIONS);
+        let here: Option<IpAddr> = Some("10.0.0.1".parse().unwrap());
         let refused = passwords.hash(password("12345678"), here).await;
         assert_eq!(refused, Err(Refused::Busy { wait: QUEUE_WAIT }));
-        assert!(passwords.hash(password("12345678"), Some("10.0.0.2".parse().unwrap())).await.is_ok());
-        drop(places);
-        assert!(passwords.hash(password("12345678"), here).await.is_ok());
-        assert!(passwords.waiting.lock().unwrap().is_empty());
+        assert_eq!(passwords.verify(password("12345678"), None, here).await, Ok(false));
     }
 }

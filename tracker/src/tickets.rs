@@ -3,7 +3,7 @@
 
 use crate::limits;
 use crate::store::{Store, StoreError, StoredTicketKey};
-use mini_torrent_common::ticket::{Endorsement, SignedTicket, TICKET_LIFE_MS, Ticket, TicketKey};
+use mini_torrent_common::ticket::{CLOCK_TOLERANCE_MS, Endorsement, SignedTicket, TICKET_LIFE_MS, Ticket, TicketKey};
 use mini_torrent_common::tls::{Fingerprint, Identity, SEED_LENGTH};
 use rand::RngExt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,7 +32,15 @@ pub(crate) struct Tickets {
 #[derive(Clone)]
 struct InUse {
     key: Arc<TicketKey>,
+    from_ms: u64,
     until_ms: u64,
+}
+
+impl InUse {
+    /// Not before its time either: a clock may have been set back, and members refuse such tickets.
+    fn signs_at(&self, now_ms: u64) -> bool {
+        self.from_ms <= now_ms.saturating_add(CLOCK_TOLERANCE_MS) && now_ms < self.until_ms
+    }
 }
 
 impl Tickets {
@@ -52,13 +60,13 @@ impl Tickets {
     /// When the store or the cryptographic library fails.
     pub(crate) async fn key(&self, store: &Store, now_ms: u64) -> Result<Arc<TicketKey>, TicketKeyError> {
         let known = self.in_use.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(known) = known.filter(|known| now_ms < known.until_ms) {
+        if let Some(known) = known.filter(|known| known.signs_at(now_ms)) {
             return Ok(known.key);
         }
         let stored = store.ticket_key(self.draw(now_ms)?, now_ms).await?;
         let endorsement = Endorsement::from_bytes(&stored.endorsement).ok_or(TicketKeyError::Malformed)?;
         let key = Arc::new(TicketKey { identity: Identity::from_seed(&stored.seed)?, endorsement });
-        let in_use = InUse { key: Arc::clone(&key), until_ms: stored.use_until_ms };
+        let in_use = InUse { key: Arc::clone(&key), from_ms: stored.from_ms, until_ms: stored.use_until_ms };
         *self.in_use.lock().unwrap_or_else(PoisonError::into_inner) = Some(in_use);
         tracing::info!(key = %stored.key.fingerprint(), "signing tickets with this key");
         Ok(key)
@@ -125,6 +133,19 @@ mod tests {
         assert_ne!(second, first);
         assert_eq!(public(one.key(&store, last_use + 1).await.unwrap()), second);
         other_store.close().await;
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_clock_that_is_set_back_gets_a_key_whose_tickets_are_good_then() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path()).unwrap();
+        let tickets = Tickets::new(identity(1));
+        let later = START + 2 * CLOCK_TOLERANCE_MS;
+        tickets.key(&store, later).await.unwrap();
+        let first = ticket(START);
+        let signed = tickets.sign(&store, &first).await.unwrap();
+        assert_eq!(signed.open(identity(1).public(), identity(2).public(), START), Ok(first));
         store.close().await;
     }
 

@@ -4,6 +4,7 @@
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -166,7 +167,12 @@ fn c11_the_log_has_events_and_no_secrets() {
     tracker.line();
     tracker.signal(Signal::TERM);
     tracker.end();
-    let log = std::fs::read_to_string(directory.path().join("mini-tracker.data/tracker.log")).unwrap();
+    let files = std::fs::read_dir(directory.path().join("mini-tracker.data")).unwrap().map(|file| file.unwrap());
+    let logs: Vec<_> = files.filter(|file| file.path().extension().is_some_and(|ending| ending == "log")).collect();
+    let name = logs[0].file_name().into_string().unwrap();
+    assert!(logs.len() == 1 && name.starts_with("tracker.2"), "a file a day: {name}");
+    assert_eq!(logs[0].metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    let log = std::fs::read_to_string(logs[0].path()).unwrap();
     assert!(log.contains("serving") && log.contains("account created") && log.contains("ended"), "{log}");
     assert!(!log.contains("correct-horse-battery") && !log.contains('\u{1b}'));
 }

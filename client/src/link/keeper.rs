@@ -16,7 +16,11 @@ use super::{
     BACKOFF, CONNECT_TIMEOUT, LinkEvent, LinkPlan, LinkRequest, MAX_OPEN_REQUESTS, PING_INTERVAL, PROBE_AFTER,
     PROBE_TIMEOUT, REQUEST_PATIENCE, SETTLED_AFTER,
 };
+use crate::admission::Moment;
 use crate::error::CommandError;
+
+/// The number of requests that nobody waits for: probes, and the session's resumption.
+const PROBE_ID: u32 = 0;
 
 /// The task's state between connections.
 pub(super) struct Keeper {
@@ -181,7 +185,7 @@ impl Keeper {
                     }
                     probe = Some(Instant::now());
                     // A full queue means that the tracker takes nothing, which the probe's end will tell.
-                    let _ = outgoing.try_send(ClientMessage::Request { id: 0, body: Request::Ping });
+                    let _ = outgoing.try_send(ClientMessage::Request { id: PROBE_ID, body: Request::Ping });
                 }
             }
         }
@@ -201,23 +205,23 @@ impl Keeper {
     /// Takes the session up again before anything else is asked.
     async fn resume(&mut self, frames: &mut Frames, outgoing: &mpsc::Sender<ClientMessage>) -> Result<(), ()> {
         let Some(token) = self.token.clone() else { return Ok(()) };
-        let message = ClientMessage::Request { id: 0, body: Request::Resume { token } };
+        let message = ClientMessage::Request { id: PROBE_ID, body: Request::Resume { token } };
         outgoing.send(message).await.map_err(|_| ())?;
         loop {
             let received = timeout(CONNECT_TIMEOUT, next(frames)).await.map_err(|_| ())?.map_err(|_| ())?;
             match received {
-                TrackerMessage::Response { id: 0, result: Ok(Response::SignedIn(session)) } => {
+                TrackerMessage::Response { id: PROBE_ID, result: Ok(Response::SignedIn(session)) } => {
                     self.token = Some(session.token);
                     self.tell(LinkEvent::Resumed).await;
                     return Ok(());
                 }
-                TrackerMessage::Response { id: 0, result: Err(refusal) } if ends_session(&refusal) => {
+                TrackerMessage::Response { id: PROBE_ID, result: Err(refusal) } if ends_session(&refusal) => {
                     self.token = None;
                     self.tell(LinkEvent::SessionEnded { reason: refusal.message }).await;
                     return Ok(());
                 }
                 // The tracker cannot tell just now: later, perhaps, or another one.
-                TrackerMessage::Response { id: 0, .. } => return Err(()),
+                TrackerMessage::Response { id: PROBE_ID, .. } => return Err(()),
                 TrackerMessage::Event(event) => self.event(event).await,
                 _ => return Err(()),
             }
@@ -227,7 +231,9 @@ impl Keeper {
     async fn received(&mut self, message: TrackerMessage, open: &mut HashMap<u32, Open>) {
         match message {
             TrackerMessage::Response { id, result } => {
-                // Number 0 is a probe's.
+                if let (PROBE_ID, Ok(Response::Time(time_ms))) = (id, &result) {
+                    return self.tell(LinkEvent::Time { time_ms: *time_ms, heard: Moment::now() }).await;
+                }
                 let Some(Open { kind, answer }) = open.remove(&id) else { return };
                 match (&result, kind) {
                     (Ok(Response::SignedIn(session)), Kind::SignIn) => self.token = Some(session.token.clone()),

@@ -68,6 +68,8 @@ pub(crate) enum LinkEvent {
         /// Whether the key was trusted just now, on first use.
         first_use: bool,
     },
+    /// The tracker's clock, in milliseconds since the Unix epoch, and when we heard of it.
+    Time { time_ms: u64, heard: Moment },
     /// The session goes on, on a new connection.
     Resumed,
     /// The connection is lost.

@@ -222,6 +222,10 @@ impl Owner {
                     self.output.notice(Notice::LoopbackOnly { address: own_ip });
                 }
             }
+            LinkEvent::Time { time_ms, heard } => {
+                // Only a clock that was put right is news to those who watch.
+                self.plan.admissions.send_if_modified(|admissions| admissions.set_time(heard, time_ms));
+            }
             LinkEvent::Resumed => {
                 self.enter_all();
                 self.announce_all(None);

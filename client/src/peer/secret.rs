@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Encrypted bytes that are read from the socket at once, at most.
-const READ_AHEAD: usize = 128 * 1024;
+const READ_AHEAD: usize = 256 * 1024;
 /// Encrypted bytes that wait for the socket before more are taken.
 const WRITE_AHEAD: usize = 256 * 1024;
 /// Records that go into one system call.

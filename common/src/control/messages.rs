@@ -103,7 +103,7 @@ pub struct KeyId(pub u64);
 /// The questions that a client asks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Keeps the connection and the lease alive. Answered by [`Response::Done`].
+    /// Keeps the connection and the lease alive, and the client's idea of the time. Answered by [`Response::Time`].
     Ping,
     /// Creates an account. No sign-in follows. Answered by [`Response::Done`].
     CreateUser {
@@ -388,6 +388,8 @@ pub enum Response {
     Announced(Vec<RefusedAnnouncement>),
     /// Peers of the watched swarm, without the caller: at most [`super::MAX_PEERS`].
     Peers(Vec<PeerContact>),
+    /// The tracker's wall clock, in milliseconds since the Unix epoch.
+    Time(u64),
 }
 
 /// A session.

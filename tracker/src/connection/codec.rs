@@ -1,4 +1,4 @@
-//! The frames of a connection, whose bound rises when its client has signed in.
+//! The frames of a connection, whose bound is high while its client is signed in.
 
 use bytes::BytesMut;
 use mini_torrent_common::control::{
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// Short frames until the gate is open, long ones from then on.
+/// Long frames while the gate is open, short ones else.
 pub(super) struct GatedCodec {
     frames: ControlCodec<ClientMessage, TrackerMessage>,
     gate: Arc<AtomicBool>,
@@ -25,9 +25,8 @@ impl Decoder for GatedCodec {
     type Error = FrameError;
 
     fn decode(&mut self, buffer: &mut BytesMut) -> Result<Option<ClientMessage>, FrameError> {
-        if self.gate.load(Ordering::Acquire) {
-            self.frames.set_max_length(MAX_FRAME_LENGTH);
-        }
+        let is_open = self.gate.load(Ordering::Acquire);
+        self.frames.set_max_length(if is_open { MAX_FRAME_LENGTH } else { MAX_FRAME_LENGTH_BEFORE_SIGN_IN });
         self.frames.decode(buffer)
     }
 }

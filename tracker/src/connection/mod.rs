@@ -8,6 +8,7 @@ mod codec;
 mod requests;
 
 use crate::admission::Ticket;
+use crate::clock::Clock;
 use crate::limits;
 use crate::presence::{Client, ConnectionId, Line};
 use crate::service::{Service, Uploads, Visitor};
@@ -117,19 +118,26 @@ pub(crate) async fn serve<S: AsyncRead + AsyncWrite + Send + 'static>(greeted: G
     let (ordered, ordered_out) = mpsc::channel(limits::MAX_QUEUED_REQUESTS);
     let (reads, reads_out) = mpsc::channel(limits::MAX_QUEUED_REQUESTS);
     let (gathered, gathered_out) = mpsc::channel(limits::MAX_QUEUED_GATHERED_EVENTS);
-    let line =
-        Line { events, changed: Arc::new(Notify::new()), silence: Arc::new(AtomicU32::new(0)), close: close.clone() };
+    let place = Arc::new(ticket);
+    let line = Line {
+        events,
+        changed: Arc::new(Notify::new()),
+        silence: Arc::new(AtomicU32::new(0)),
+        close: close.clone(),
+        gate,
+        place: Arc::clone(&place),
+    };
     let (silence, changed) = (Arc::clone(&line.silence), Arc::clone(&line.changed));
     service.presence().connect(id, visitor.client.clone(), line);
     let _registered = Registered { service: Arc::clone(&service), id, close: close.clone() };
     tracing::debug!(address = %visitor.client.address, agent = %Escaped(&visitor.client.agent), "connected");
 
-    let in_order = InOrder { service: Arc::clone(&service), visitor, gate, ticket, close: close.clone() };
+    let in_order = InOrder { service: Arc::clone(&service), visitor, close: close.clone(), _place: place };
     tasks.spawn(in_order.run(ordered_out, responses.clone()));
     let queues = Queues { ordered, reads, responses: responses.clone() };
     tokio::select! {
         () = close.cancelled() => {}
-        () = read_messages(reader, queues, silence) => {}
+        () = read_messages(reader, queues, silence, service.clock()) => {}
         () = write_messages(writer, responses_out, events_out, gathered_out) => {}
         () = answer_reads(&service, id, reads_out, responses) => {}
         () = gather_events(&service, id, &changed, gathered) => {}
@@ -159,7 +167,7 @@ struct Queues {
 }
 
 /// Sorts requests into their lanes. Returns when the client has gone.
-async fn read_messages<S: AsyncRead>(mut reader: Reader<S>, queues: Queues, silence: Arc<AtomicU32>)
+async fn read_messages<S: AsyncRead>(mut reader: Reader<S>, queues: Queues, silence: Arc<AtomicU32>, clock: &Clock)
 where
     ReadHalf<S>: AsyncRead + Unpin,
 {
@@ -170,7 +178,7 @@ where
             None | Some(Err(FrameError::Io(_))) => return,
             Some(Ok(ClientMessage::Request { id, body })) => match requests::lane(&body) {
                 Lane::Immediate => {
-                    let pong = TrackerMessage::Response { id, result: Ok(Response::Done) };
+                    let pong = TrackerMessage::Response { id, result: Ok(Response::Time(clock.wall_ms())) };
                     queues.responses.send(pong).await.is_ok()
                 }
                 Lane::Concurrent => queues.reads.send((id, body)).await.is_ok(),
@@ -212,6 +220,14 @@ async fn write_messages<S: AsyncWrite>(
             else => return,
         };
         let is_last = matches!(message, TrackerMessage::Goodbye(_));
+        if is_last {
+            // A session may just have ended: the client hears why.
+            while let Ok(event) = events.try_recv() {
+                if writer.feed(TrackerMessage::Event(event)).await.is_err() {
+                    return;
+                }
+            }
+        }
         // Several small messages share a TLS record; the last one of a batch flushes.
         let flush = is_last || (responses.is_empty() && events.is_empty() && gathered.is_empty());
         let written = if flush { writer.send(message).await } else { writer.feed(message).await };
@@ -277,9 +293,9 @@ async fn gather_events(service: &Service, id: ConnectionId, changed: &Notify, ou
 struct InOrder {
     service: Arc<Service>,
     visitor: Visitor,
-    gate: Arc<AtomicBool>,
-    ticket: Ticket,
     close: CancellationToken,
+    /// Held until what was begun is finished.
+    _place: Arc<Ticket>,
 }
 
 impl InOrder {
@@ -290,12 +306,6 @@ impl InOrder {
                 return;
             }
             let result = requests::change(&self.service, &self.visitor, &mut uploads, body).await;
-            let is_signed_in = self.service.presence().user_of(self.visitor.connection).is_some();
-            self.ticket.set_signed_in(is_signed_in);
-            if is_signed_in {
-                // Before the answer, for a client may send a large frame as soon as it has it.
-                self.gate.store(true, Ordering::Release);
-            }
             let answer = TrackerMessage::Response { id, result: result.map_err(Refusal::from) };
             if responses.send(answer).await.is_err() {
                 return;

@@ -20,11 +20,12 @@ async fn d9_the_console_answers_and_escapes() {
     assert_eq!(console.answer("create_user bob 12345678").await, "user bob created");
     assert_eq!(console.answer("create_user Bob 12345678").await, "error[user_exists]: this user name is taken");
     assert_eq!(console.answer("create_user eve").await, "");
+    assert_eq!(console.prompt(), "password for eve (next line): ");
     assert_eq!(console.answer("a pass phrase\n").await, "user eve created");
     assert!(console.answer("create_user ../x 12345678").await.starts_with("error[invalid_name]"));
 
-    assert_eq!(console.answer("lock_user BOB").await, "user BOB locked");
-    assert_eq!(console.answer("unlock_user bob").await, "user bob unlocked");
+    assert_eq!(console.answer("lock_user BOB").await, "user bob locked");
+    assert_eq!(console.answer("unlock_user Bob").await, "user bob unlocked");
     assert_eq!(console.answer("lock_user nix").await, "error[no_such_user]: there is no such user");
     assert_eq!(console.answer("unlock_user nix").await, "error[no_such_user]: there is no such user");
     assert!(console.answer("lock_user").await.starts_with("error[usage]"));

@@ -78,6 +78,18 @@ pub(crate) fn permit(operation: Operation, standing: Standing) -> Result<(), Ref
     }
 }
 
+/// The same for a listing that is named by its number alone. Numbers can be guessed, so to a stranger there is no
+/// such file; who was a member until lately is told that it is none any more.
+///
+/// # Errors
+/// The refusal to answer with.
+pub(crate) fn permit_by_number(operation: Operation, standing: Standing, was_member: bool) -> Result<(), Refused> {
+    permit(operation, standing).map_err(|refused| match refused {
+        Refused::NotAMember if !was_member => Refused::NoSuchFile,
+        refused => refused,
+    })
+}
+
 /// A member as the succession sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Candidate<U> {

@@ -15,8 +15,8 @@ pub enum Refused {
     AlreadyLoggedIn,
     /// The user has a session elsewhere.
     #[error(
-        "this user is logged in from {address} since {} ago; --takeover ends that session, a dead one frees itself \
-         in 30 s", spoken(*age)
+        "this user is logged in from {address}, for {}; login with --takeover ends that session, a dead one frees \
+         itself in 30 s", spoken(*age)
     )]
     LoggedInElsewhere {
         /// Where the other client is.
@@ -36,8 +36,14 @@ pub enum Refused {
         /// How long to wait.
         wait: Duration,
     },
-    /// Too many logins at once.
-    #[error("too many logins at once; try again in {} s", seconds(*wait))]
+    /// Too many new accounts from one address.
+    #[error("too many new accounts from this address; try again in {} s", seconds(*wait))]
+    TooManyAccounts {
+        /// How long to wait.
+        wait: Duration,
+    },
+    /// Too many passwords at once.
+    #[error("too many logins or new accounts at once; try again in {} s", seconds(*wait))]
     Busy {
         /// How long to wait.
         wait: Duration,
@@ -144,7 +150,9 @@ impl Refused {
             Self::NotLoggedIn => ErrorCode::NotLoggedIn,
             Self::AlreadyLoggedIn | Self::LoggedInElsewhere { .. } => ErrorCode::AlreadyLoggedIn,
             Self::WrongCredentials | Self::AccountLocked => ErrorCode::WrongCredentials,
-            Self::TooManyFailures { .. } | Self::Busy { .. } | Self::UploadsBusy => ErrorCode::RateLimited,
+            Self::TooManyFailures { .. } | Self::TooManyAccounts { .. } | Self::Busy { .. } | Self::UploadsBusy => {
+                ErrorCode::RateLimited
+            }
             Self::UserExists => ErrorCode::UserExists,
             Self::NoSuchUser => ErrorCode::NoSuchUser,
             Self::RegistrationClosed => ErrorCode::RegistrationClosed,

@@ -57,6 +57,18 @@ fn the_built_in_group_is_used_but_neither_joined_left_nor_governed() {
 
 const ROLES: [Option<Role>; 5] = [None, Some(Role::Pending), Some(Role::Member), Some(Role::Admin), Some(Role::Owner)];
 
+#[test]
+fn a_listings_number_tells_strangers_nothing() {
+    for operation in [Operation::ReadFiles, Operation::ShareFiles] {
+        for role in ROLES {
+            let by_number = |was| permit_by_number(operation, Standing { role, built_in: false }, was);
+            let is_member = role >= Some(Role::Member);
+            assert_eq!(by_number(false), if is_member { Ok(()) } else { Err(Refused::NoSuchFile) }, "{role:?}");
+            assert_eq!(by_number(true), if is_member { Ok(()) } else { Err(Refused::NotAMember) }, "{role:?}");
+        }
+    }
+}
+
 /// Every actor's role against every target's, with the code of the answer. Rows are actors, columns targets.
 fn check_on_member(operation: MemberOperation, table: [[Option<ErrorCode>; 5]; 5]) {
     for (role, answers) in ROLES.into_iter().zip(table) {

@@ -10,6 +10,7 @@ mod stock;
 mod swarm;
 mod swarming;
 
+use crate::admission::Ticket;
 use crate::clock::{Clock, Moment};
 use crate::limits;
 use crate::store::{SessionId, UserId};
@@ -20,7 +21,7 @@ use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::tls::PublicKey;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use stock::StockNews;
@@ -49,7 +50,6 @@ pub(crate) struct Client {
 }
 
 /// A connection as presence speaks to it.
-#[derive(Debug, Clone)]
 pub(crate) struct Line {
     /// Events that wait for the socket.
     pub events: mpsc::Sender<Event>,
@@ -59,6 +59,10 @@ pub(crate) struct Line {
     pub silence: Arc<AtomicU32>,
     /// Ends the connection.
     pub close: CancellationToken,
+    /// Whether long frames are taken.
+    pub gate: Arc<AtomicBool>,
+    /// The place among all connections.
+    pub place: Arc<Ticket>,
 }
 
 impl Line {
@@ -231,6 +235,9 @@ impl Presence {
         }
         let Some(connected) = state.connections.get_mut(&id) else { return false };
         connected.user = Some(user);
+        connected.line.place.set_signed_in(true);
+        // Before the answer, for a client may send a long frame as soon as it has it.
+        connected.line.gate.store(true, Ordering::Release);
         true
     }
 
@@ -264,6 +271,17 @@ impl Presence {
         self.state().connections.get(&id)?.user.clone()
     }
 
+    /// The sessions of those of these users who are signed in here.
+    pub(crate) fn sessions_of(&self, users: impl IntoIterator<Item = UserId>) -> HashMap<UserId, SessionId> {
+        let state = self.state();
+        let signed_in = users.into_iter().filter_map(|user| {
+            let live = state.sessions.get(&user)?;
+            let signed_in = state.connections.get(&live.connection)?.user.as_ref()?;
+            Some((user, signed_in.session))
+        });
+        signed_in.collect()
+    }
+
     /// All sessions that are live here.
     pub(crate) fn live_sessions(&self) -> Vec<SessionId> {
         self.state().connections.values().filter_map(|connected| Some(connected.user.as_ref()?.session)).collect()
@@ -288,6 +306,10 @@ impl Presence {
         for connected in state.connections.values() {
             if connected.line.silence.fetch_add(1, Ordering::Relaxed) >= limits::LEASE_TICKS {
                 connected.line.close.cancel();
+            }
+            // Not at the sign-out itself: a long frame may be on its way, from before the client heard of that.
+            if connected.user.is_none() {
+                connected.line.gate.store(false, Ordering::Release);
             }
         }
         let is_over = |lost: Moment| now.since(lost) >= limits::LOST_SESSION_GRACE;
@@ -327,9 +349,11 @@ impl State {
         self.leave_everything(id);
         let Some(connected) = self.connections.get_mut(&id) else { return };
         connected.claim = None;
-        if connected.user.take().is_some()
-            && let Some(reason) = reason
-        {
+        if connected.user.take().is_none() {
+            return;
+        }
+        connected.line.place.set_signed_in(false);
+        if let Some(reason) = reason {
             connected.line.send(Event::SessionEnded { reason });
         }
     }

@@ -1,6 +1,7 @@
 //! Sessions, swarms and leases, without sockets.
 
 use super::*;
+use crate::admission::Admission;
 
 mod entering;
 
@@ -12,6 +13,7 @@ struct Online {
     events: mpsc::Receiver<Event>,
     silence: Arc<AtomicU32>,
     close: CancellationToken,
+    gate: Arc<AtomicBool>,
 }
 
 fn presence() -> (Presence, Clock) {
@@ -20,14 +22,21 @@ fn presence() -> (Presence, Clock) {
 }
 
 fn connect(presence: &Presence, id: u64, key: u8) -> Online {
+    connect_at(&Admission::new(1), presence, id, key)
+}
+
+/// Connects on a place of its own.
+fn connect_at(admission: &Admission, presence: &Presence, id: u64, key: u8) -> Online {
     let (sender, events) = mpsc::channel(4);
     let (silence, close) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
-    let line =
-        Line { events: sender, changed: Arc::new(Notify::new()), silence: Arc::clone(&silence), close: close.clone() };
     let address = SocketAddr::from(([10, 0, 0, key], 4000));
+    let gate = Arc::new(AtomicBool::new(false));
+    let place = Arc::new(admission.admit(ConnectionId(id), address.ip(), close.clone()).unwrap());
+    let (changed, silence_too) = (Arc::new(Notify::new()), Arc::clone(&silence));
+    let line = Line { events: sender, changed, silence: silence_too, close: close.clone(), gate: gate.clone(), place };
     let client = Client { key: PublicKey([key; 32]), address, peer_id: PeerId([key; 20]), agent: "test".into() };
     presence.connect(ConnectionId(id), client, line);
-    Online { id: ConnectionId(id), events, silence, close }
+    Online { id: ConnectionId(id), events, silence, close, gate }
 }
 
 fn sign_in(presence: &Presence, client: &Online, user: i64) -> Result<(), NotClaimed> {
@@ -84,6 +93,45 @@ fn a_takeover_ends_the_other_clients_session_with_a_reason() {
     assert_eq!(first.events.try_recv(), Ok(Event::SessionEnded { reason }));
     assert_eq!((counts(&presence), presence.user_of(first.id)), ((0, 0), None));
     assert!(presence.confirm(second.id, named(7)));
+}
+
+/// However a session ends, its connection's place is a stranger's again: it makes room for others.
+#[test]
+fn the_place_of_a_connection_follows_its_session() {
+    let ends: [fn(&Presence, &Online, &Online); 4] = [
+        |presence, _, newer| presence.claim(newer.id, UserId(7), true).unwrap(),
+        |presence, _, _| presence.end_session(UserId(7), None, "locked"),
+        |presence, _, _| presence.end_session(UserId(7), Some(SessionId(7)), "ended elsewhere"),
+        |presence, old, _| presence.sign_out(old.id),
+    ];
+    for end in ends {
+        let ((presence, _clock), admission) = (presence(), Admission::new(2));
+        let [old, newer] = [1, 2].map(|n| connect_at(&admission, &presence, n.into(), n));
+        for (client, user) in [(&old, 7), (&newer, 8)] {
+            sign_in(&presence, client, user).unwrap();
+        }
+        let admit = |id| admission.admit(ConnectionId(id), "10.0.0.9".parse().unwrap(), CancellationToken::new());
+        assert!(admit(3).is_none(), "all places are members'");
+        end(&presence, &old, &newer);
+        assert!(admit(4).is_some() && old.close.is_cancelled() && !newer.close.is_cancelled());
+    }
+}
+
+/// Long frames that were sent before the client heard of the end still come; later ones do not.
+#[test]
+fn the_gate_for_long_frames_closes_a_tick_after_a_session() {
+    let (presence, _clock) = presence();
+    let client = connect(&presence, 1, 1);
+    let is_open = || client.gate.load(Ordering::Relaxed);
+    presence.claim(client.id, UserId(7), false).unwrap();
+    assert!(!is_open(), "the session is not stored yet");
+    assert!(presence.confirm(client.id, named(7)));
+    presence.tick();
+    assert!(is_open());
+    presence.end_session(UserId(7), None, "locked");
+    assert!(is_open());
+    presence.tick();
+    assert!(!is_open());
 }
 
 #[test]

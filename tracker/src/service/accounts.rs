@@ -7,8 +7,12 @@ use mini_torrent_common::names::UserName;
 use mini_torrent_common::secret::Password;
 use std::net::IpAddr;
 
+/// What the client of a locked account is told.
+pub(super) const ACCOUNT_LOCKED: &str = "the operator of the tracker has locked this account";
+
 impl Service {
-    /// Creates an account for a stranger at this address.
+    /// Creates an account for a stranger at this address, from which so many come in a row and then ever more
+    /// slowly. Who is on the tracker's own machine does not wait: what goes on there is the operator's affair.
     ///
     /// # Errors
     /// `registration_closed`, `weak_password`, `user_exists`, `rate_limited`.
@@ -16,7 +20,16 @@ impl Service {
         if !self.policy.registration_open {
             return Err(Refused::RegistrationClosed);
         }
-        self.create_user(user, password, Some(source)).await
+        if source.to_canonical().is_loopback() {
+            return self.create_user(user, password, Some(source)).await;
+        }
+        let begun = self.backoff.begin_registration(address::block_of(source));
+        let attempt = begun.map_err(|wait| Refused::TooManyAccounts { wait })?;
+        let created = self.create_user(user, password, Some(source)).await;
+        if created.is_err() {
+            self.backoff.withdrawn(attempt);
+        }
+        created
     }
 
     /// Creates an account; without an address for the operator.
@@ -37,27 +50,29 @@ impl Service {
     }
 
     /// Locks an account for the operator: it is signed out, its tickets are taken back, nobody signs in to it.
+    /// Returns the name as its creator wrote it.
     ///
     /// # Errors
     /// `no_such_user`.
-    pub(crate) async fn lock_user(&self, user: UserName) -> Result<()> {
-        let locked = self.store.lock_user(user.clone(), self.clock.wall_ms()).await;
-        let id = locked.map_err(|error| or(error, Refused::NoSuchUser, Refused::Internal))?;
-        self.presence.end_session(id, None, "the operator of the tracker has locked this account");
-        self.revoked.notify_one();
+    pub(crate) async fn lock_user(&self, user: UserName) -> Result<UserName> {
+        let _ours = self.revocations.ours().await;
+        let locked = self.store.lock_user(user, self.clock.wall_ms()).await;
+        let (id, user) = locked.map_err(|error| or(error, Refused::NoSuchUser, Refused::Internal))?;
+        self.presence.end_session(id, None, ACCOUNT_LOCKED);
+        self.revocations.written();
         self.refresh_keys().await;
         tracing::info!(%user, "account locked");
-        Ok(())
+        Ok(user)
     }
 
-    /// Lets a locked account sign in again.
+    /// Lets a locked account sign in again. Returns the name as its creator wrote it.
     ///
     /// # Errors
     /// `no_such_user`.
-    pub(crate) async fn unlock_user(&self, user: UserName) -> Result<()> {
-        let unlocked = self.store.unlock_user(user.clone()).await;
-        unlocked.map_err(|error| or(error, Refused::NoSuchUser, Refused::Internal))?;
+    pub(crate) async fn unlock_user(&self, user: UserName) -> Result<UserName> {
+        let unlocked = self.store.unlock_user(user).await;
+        let (_, user) = unlocked.map_err(|error| or(error, Refused::NoSuchUser, Refused::Internal))?;
         tracing::info!(%user, "account unlocked");
-        Ok(())
+        Ok(user)
     }
 }

@@ -1,10 +1,9 @@
-//! Tickets for members, and word of those that are good no longer.
+//! Tickets for members.
 
 use super::{Caller, Result, Service, no_such_group, permit};
 use crate::domain::{Operation, Refused};
 use crate::limits;
 use crate::presence::NotTaken;
-use crate::store::StoreError;
 use mini_torrent_common::control::Admission;
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::ticket::{TICKET_LIFE_MS, Ticket};
@@ -56,36 +55,5 @@ impl Service {
         };
         let ticket = self.tickets.sign(&self.store, &ticket).await?;
         Ok(Admission { ticket, revocations: facts.revocations })
-    }
-
-    /// Tells those concerned of the log's entries behind `after`; returns the number of the last one. The log is
-    /// read in its own order, so no client hears of a number before it has heard of the smaller ones.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub(crate) async fn tell_revocations(&self, mut after: u64) -> std::result::Result<u64, StoreError> {
-        loop {
-            let page = self.store.revocations(after, limits::REVOCATION_PAGE).await?;
-            self.presence.tell_revocations(&page);
-            after = page.last().map_or(after, |last| last.number);
-            if page.len() < limits::REVOCATION_PAGE {
-                return Ok(after);
-            }
-        }
-    }
-
-    /// Follows the log from behind `after` on, for ever: at once what this tracker writes, soon what others on the
-    /// same store do.
-    pub(crate) async fn follow_revocations(&self, mut after: u64) {
-        loop {
-            match self.tell_revocations(after).await {
-                Ok(last) => after = last,
-                Err(error) => tracing::warn!(%error, "the log of revocations cannot be read"),
-            }
-            tokio::select! {
-                () = self.revoked.notified() => {}
-                () = self.clock.sleep(limits::REVOCATION_POLL) => {}
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{Caller, Result, Service, no_such_group};
 use crate::domain::{self, MemberOperation};
+use crate::store::Removed;
 use mini_torrent_common::control::{Event, Role};
 use mini_torrent_common::names::{GroupName, UserName};
 
@@ -12,15 +13,17 @@ impl Service {
     /// `no_such_group`, `not_a_member`, `not_the_owner`, `no_such_user`, `usage` for the caller itself.
     pub(crate) async fn remove_member(&self, caller: &Caller, group: GroupName, user: UserName) -> Result<()> {
         let (rule, at_ms) = (self.member_rule(MemberOperation::Remove), self.clock.wall_ms());
+        let ours = self.revocations.ours().await;
         let removed = self.store.remove_member(caller.actor(), group, user.clone(), at_ms, rule).await;
-        let removed = removed.map_err(no_such_group)?;
-        self.presence.end_listings(&removed.ended);
-        self.presence.end_membership(removed.user, removed.group);
-        self.revoked.notify_one();
+        let Removed { member, ended, revocation } = removed.map_err(no_such_group)?;
+        self.presence.end_listings(&ended);
+        self.presence.end_membership(member.user, member.group);
+        ours.done(revocation);
+        self.revocations.written();
         self.refresh_keys().await;
-        tracing::info!(by = %caller.name, group = %removed.group_name, %user, "member removed");
-        let event = Event::RemovedFromGroup { id: removed.group, group: removed.group_name };
-        self.presence.notify(&[removed.user], &event);
+        tracing::info!(by = %caller.name, group = %member.group_name, %user, "member removed");
+        let event = Event::RemovedFromGroup { id: member.group, group: member.group_name };
+        self.presence.notify(&[member.user], &event);
         Ok(())
     }
 

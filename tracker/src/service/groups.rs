@@ -24,7 +24,7 @@ impl Service {
         Ok(())
     }
 
-    /// Asks to join; the owner and the admins are told.
+    /// Asks to join; the owner and the admins are told, of one user once in a while.
     ///
     /// # Errors
     /// `no_such_group`, `already_member`, `already_requested`, `quota_exceeded`.
@@ -33,6 +33,11 @@ impl Service {
         let at_ms = self.clock.wall_ms();
         let requested = self.store.request_to_join(group, caller.actor(), at_ms, rule, domain::check_quota).await;
         let requested = requested.map_err(|error| or(error, Refused::NoSuchGroup, Refused::AlreadyRequested))?;
+        // Who asks and withdraws in turns fills neither the log nor the terminals of those who decide.
+        if !self.join_requests.is_new((requested.id, caller.user)) {
+            tracing::debug!(user = %caller.name, group = %requested.group, "asked to join again");
+            return Ok(());
+        }
         tracing::info!(user = %caller.name, group = %requested.group, "asked to join");
         let event = Event::JoinRequested { group: requested.group, user: caller.name.clone() };
         self.presence.notify(&requested.deciders, &event);
@@ -46,14 +51,18 @@ impl Service {
     pub(crate) async fn leave_group(&self, caller: &Caller, group: GroupName) -> Result<Left> {
         let rule = self.rule(Operation::Leave);
         let at_ms = self.clock.wall_ms();
+        let ours = self.revocations.ours().await;
         let departure = self.store.leave_group(group.clone(), caller.actor(), at_ms, rule, domain::successor).await;
         let departure = departure.map_err(no_such_group)?;
-        if departure.left != Left::RequestWithdrawn {
-            self.presence.end_listings(&departure.ended);
-            self.presence.end_membership(caller.user, departure.group);
-            self.revoked.notify_one();
-            self.refresh_keys().await;
-        }
+        let Some(revocation) = departure.revocation else {
+            tracing::debug!(user = %caller.name, %group, "join request withdrawn");
+            return Ok(departure.left);
+        };
+        self.presence.end_listings(&departure.ended);
+        self.presence.end_membership(caller.user, departure.group);
+        ours.done(revocation);
+        self.revocations.written();
+        self.refresh_keys().await;
         tracing::info!(user = %caller.name, %group, left = ?departure.left, "left");
         Ok(departure.left)
     }

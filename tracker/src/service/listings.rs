@@ -1,6 +1,6 @@
 //! Reading listings, and sharing listed files.
 
-use super::{Caller, Result, Service, no_such_file, no_such_group, permit};
+use super::{Caller, Result, Service, no_such_file, no_such_group, permit_by_number};
 use crate::domain::{self, Operation, Refused};
 use crate::store::{EndedShare, SharingFacts};
 use mini_torrent_common::control::{Listing, ListingId, PAGE_ROWS};
@@ -62,7 +62,7 @@ impl Service {
         listing: ListingId,
     ) -> Result<SharingFacts> {
         let facts = self.store.sharing(caller.user, vec![listing]).await?.pop().ok_or(Refused::NoSuchFile)?;
-        permit(self.policy.public_group, operation, facts.standing)?;
+        permit_by_number(self.policy.public_group, operation, &facts)?;
         Ok(facts)
     }
 
@@ -71,6 +71,7 @@ impl Service {
     /// # Errors
     /// `no_such_file`, `not_a_member`, `quota_exceeded`.
     pub(crate) async fn share(&self, caller: &Caller, listing: ListingId) -> Result<bool> {
+        self.listing_for(Operation::ShareFiles, caller, listing).await?;
         let rule = self.rule(Operation::ShareFiles);
         let at_ms = self.clock.wall_ms();
         let added = self.store.add_share(listing, caller.actor(), at_ms, rule, domain::check_quota).await;
@@ -84,6 +85,7 @@ impl Service {
     /// # Errors
     /// `no_such_file`, `not_a_member`, `not_sharing`.
     pub(crate) async fn stop_share(&self, caller: &Caller, listing: ListingId) -> Result<()> {
+        self.listing_for(Operation::ShareFiles, caller, listing).await?;
         let ended = self.store.end_share(listing, caller.actor(), self.rule(Operation::ShareFiles)).await;
         let ended = ended.map_err(no_such_file)?;
         match ended {

@@ -9,6 +9,7 @@ mod health;
 mod keys;
 mod listings;
 mod ordinary;
+mod revocations;
 mod sessions;
 mod swarms;
 mod uploads;
@@ -23,16 +24,21 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::presence::{Client, ConnectionId, Presence, SignedInUser};
-use crate::store::{Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, Store, StoreError, UserId};
+use crate::store::{
+    Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, SharingFacts, Store, StoreError, UserId,
+};
 use crate::tickets::{TicketKeyError, Tickets};
+use crate::told::Told;
 use health::Health;
+use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{GroupName, UserName};
 use ordinary::OrdinaryClients;
+use revocations::Following;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 
 type Result<T> = std::result::Result<T, Refused>;
 
@@ -60,8 +66,8 @@ pub(crate) struct Service {
     ordinary: OrdinaryClients,
     health: Health,
     metrics: Metrics,
-    /// Rung when the log of revocations has grown.
-    revoked: Notify,
+    revocations: Following,
+    join_requests: Told<(GroupId, UserId)>,
     policy: Policy,
     staged_bytes: Arc<AtomicU64>,
     commits: Semaphore,
@@ -108,10 +114,11 @@ impl Service {
             ordinary: OrdinaryClients::new(clock.clone()),
             health: Health::default(),
             metrics: Metrics::default(),
+            join_requests: Told::new(clock.clone(), limits::JOIN_REQUEST_REMINDER, limits::MAX_REMEMBERED_REQUESTS),
             clock,
             passwords,
             tickets,
-            revoked: Notify::new(),
+            revocations: Following::default(),
             policy,
             staged_bytes: Arc::default(),
             commits: Semaphore::new(limits::MAX_CONCURRENT_COMMITS),
@@ -183,6 +190,12 @@ impl Service {
 fn permit(public_group: bool, operation: Operation, standing: Standing) -> Result<()> {
     check_group_is_there(public_group, standing)?;
     domain::permit(operation, standing)
+}
+
+/// The same for a listing that is named by its number.
+fn permit_by_number(public_group: bool, operation: Operation, facts: &SharingFacts) -> Result<()> {
+    check_group_is_there(public_group, facts.standing)?;
+    domain::permit_by_number(operation, facts.standing, facts.was_member)
 }
 
 fn check_group_is_there(public_group: bool, standing: Standing) -> Result<()> {

@@ -4,7 +4,7 @@ use super::{Caller, Result, Service, Visitor};
 use crate::domain::Refused;
 use crate::limits;
 use crate::presence::{ConnectionId, NotClaimed, SignedInUser};
-use crate::store::{Account, NewSession, Resumption, ShownToken, UserId};
+use crate::store::{Account, Actor, NewSession, Resumption, ShownToken, UserId};
 use mini_torrent_common::address;
 use mini_torrent_common::control::{SessionRow, SignedIn};
 use mini_torrent_common::names::UserName;
@@ -46,12 +46,9 @@ impl Service {
             }
         };
         if begun.revoked {
-            self.revoked.notify_one();
+            self.revocations.written();
         }
-        let user = SignedInUser { id: account.id, name: account.name.clone(), session: begun.id };
-        if !self.presence.confirm(visitor.connection, user) {
-            return Err(Refused::SessionEnded);
-        }
+        self.confirm(visitor, SignedInUser { id: account.id, name: account.name.clone(), session: begun.id }).await?;
         let (address, revoked) = (visitor.client.address, begun.revoked);
         tracing::info!(user = %account.name, %address, takeover, new_client = revoked, "logged in");
         Ok(SignedIn { user: account.name, token })
@@ -133,7 +130,14 @@ impl Service {
         };
         // After the store: who is refused here shows the old token again, which is valid still.
         self.presence.claim(visitor.connection, actor.user, false).map_err(|_| Refused::SessionEnded)?;
-        let user = SignedInUser { id: actor.user, name: name.clone(), session: actor.session };
+        self.confirm(visitor, SignedInUser { id: actor.user, name: name.clone(), session: actor.session }).await?;
+        tracing::info!(user = %name, address = %visitor.client.address, "session resumed");
+        Ok(SignedIn { user: name, token: successor })
+    }
+
+    /// The claimed session is stored: the connection is signed in, unless the session has ended meanwhile.
+    pub(super) async fn confirm(&self, visitor: &Visitor, user: SignedInUser) -> Result<()> {
+        let actor = Actor { user: user.id, session: user.session };
         if !self.presence.confirm(visitor.connection, user) {
             return Err(Refused::SessionEnded);
         }
@@ -142,8 +146,7 @@ impl Service {
             self.presence.sign_out(visitor.connection);
             return Err(error.into());
         }
-        tracing::info!(user = %name, address = %visitor.client.address, "session resumed");
-        Ok(SignedIn { user: name, token: successor })
+        Ok(())
     }
 
     /// Ends the session of a connection, with everything that it announced.
@@ -163,11 +166,12 @@ impl Service {
     /// # Errors
     /// `session_ended`.
     pub(crate) async fn logout_everywhere(&self, caller: &Caller) -> Result<()> {
+        let _ours = self.revocations.ours().await;
         self.store.end_everywhere(caller.actor(), self.clock.wall_ms()).await?;
         self.presence.sign_out(caller.connection);
         // Another connection may have taken the session up meanwhile.
         self.presence.end_session(caller.user, None, "logged out everywhere");
-        self.revoked.notify_one();
+        self.revocations.written();
         self.refresh_keys().await;
         tracing::info!(user = %caller.name, "logged out everywhere");
         Ok(())

@@ -1,7 +1,7 @@
 //! Announcing and watching. The facts come from the store and take effect in memory; when something was
 //! removed in between, they are read again, so nobody stays in a swarm that it was just taken out of.
 
-use super::{Caller, Result, Service, permit};
+use super::{Caller, Result, Service, permit_by_number};
 use crate::domain::{Operation, Refused};
 use crate::limits;
 use crate::presence::{Announced, NotTaken};
@@ -63,7 +63,7 @@ impl Service {
 
     fn judge_one(&self, facts: Option<&SharingFacts>, complete: bool) -> Result<Announced> {
         let facts = facts.ok_or(Refused::NoSuchFile)?;
-        permit(self.policy.public_group, Operation::ShareFiles, facts.standing)?;
+        permit_by_number(self.policy.public_group, Operation::ShareFiles, facts)?;
         match complete && !facts.shares {
             true => Err(Refused::NotSharing),
             false => Ok(Announced::In { listing: facts.listing, group: facts.group, complete }),

@@ -1,24 +1,26 @@
 //! Use cases against a real store, with a clock that the test sets and no sockets.
 
 use super::*;
+use crate::admission::Admission;
 use crate::presence::Line;
 use mini_torrent_common::control::Event;
 use mini_torrent_common::hash::{GroupId, PeerId};
 use mini_torrent_common::secret::Password;
 use mini_torrent_common::tls::{Identity, PublicKey};
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+mod following;
 mod keys;
 pub(crate) mod ordinary;
 
 pub(crate) struct Stage {
     pub(crate) service: Arc<Service>,
     pub(crate) clock: Clock,
-    _directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
 
 impl Stage {
@@ -27,7 +29,15 @@ impl Stage {
     }
 
     pub(crate) async fn with(change: impl FnOnce(Policy) -> Policy) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::on(Arc::new(tempfile::tempdir().unwrap()), change).await
+    }
+
+    /// A second tracker on the same data directory.
+    pub(crate) async fn beside(&self) -> Self {
+        Self::on(Arc::clone(&self.directory), |policy| policy).await
+    }
+
+    async fn on(directory: Arc<tempfile::TempDir>, change: impl FnOnce(Policy) -> Policy) -> Self {
         let store = Store::open(directory.path()).unwrap();
         let identity = Identity::from_seed(&[1; 32]).unwrap();
         store.found(identity.public().fingerprint(), GroupId([0; 16]), 1).await.unwrap();
@@ -37,7 +47,7 @@ impl Stage {
             change(Policy { registration_open: true, public_group: true, open_public: false, spool_directory });
         let passwords = Passwords::with_cost(8, 1).unwrap();
         let service = Arc::new(Service::new(store, clock.clone(), passwords, Tickets::new(identity), policy));
-        Self { service, clock, _directory: directory }
+        Self { service, clock, directory }
     }
 
     pub(crate) fn connect(&self, id: u64) -> (Visitor, mpsc::Receiver<Event>) {
@@ -46,11 +56,15 @@ impl Stage {
         let address = SocketAddr::from(([10, 0, 0, byte], 4000));
         let client =
             Client { key: PublicKey([byte; 32]), address, peer_id: PeerId([byte; 20]), agent: "t\u{1b}".into() };
+        let close = CancellationToken::new();
+        let place = Admission::new(1).admit(ConnectionId(id), address.ip(), close.clone()).unwrap();
         let line = Line {
             events: sender,
             changed: Arc::new(Notify::new()),
             silence: Arc::new(AtomicU32::new(0)),
-            close: CancellationToken::new(),
+            close,
+            gate: Arc::new(AtomicBool::new(false)),
+            place: Arc::new(place),
         };
         self.service.presence.connect(ConnectionId(id), client.clone(), line);
         (Visitor { connection: ConnectionId(id), client, source: address.ip() }, events)
@@ -126,6 +140,51 @@ async fn a_join_request_is_told_to_those_who_decide() {
     assert_eq!((olgas.try_recv(), olgas.try_recv()), (Ok(told(&bob)), Ok(told(&eve))));
     assert_eq!(bobs.try_recv(), Ok(Event::RequestAccepted { group: group() }));
     assert!(bobs.try_recv().is_err(), "a plain member decides nothing");
+}
+
+/// Who asks and withdraws without end is heard of once a minute.
+#[tokio::test]
+async fn a_repeated_join_request_is_told_once_in_a_while() {
+    let stage = Stage::new().await;
+    let (olga, mut olgas) = stage.member(1, "olga").await;
+    let (eve, _eves) = stage.member(2, "eve").await;
+    stage.service.create_group(&olga, group()).await.unwrap();
+    let ask = async || {
+        for _ in 0..10 {
+            stage.service.join_group(&eve, group()).await.unwrap();
+            stage.service.leave_group(&eve, group()).await.unwrap();
+        }
+    };
+    for _ in 0..2 {
+        ask().await;
+        assert!(matches!(olgas.try_recv(), Ok(Event::JoinRequested { .. })));
+        assert!(olgas.try_recv().is_err());
+        stage.clock.advance(limits::JOIN_REQUEST_REMINDER);
+    }
+}
+
+#[tokio::test]
+async fn accounts_from_one_address_come_ever_more_slowly() {
+    let stage = Stage::new().await;
+    let here: IpAddr = "10.0.0.1".parse().unwrap();
+    let register =
+        async |name: String, source: IpAddr| stage.service.register(name.parse().unwrap(), password(), source).await;
+    for n in 0..limits::FREE_REGISTRATIONS {
+        assert_eq!(register(format!("u{n}"), here).await, Ok(()));
+        if n < limits::FREE_REGISTRATIONS - 1 {
+            assert_eq!(register("U0".into(), here).await, Err(Refused::UserExists), "this counts for nothing");
+        }
+    }
+    let waits = Err(Refused::TooManyAccounts { wait: Duration::from_secs(1) });
+    assert_eq!(register("more".into(), here).await, waits);
+    assert_eq!(register("more".into(), "10.0.0.2".parse().unwrap()).await, Ok(()));
+    for n in 0..=limits::FREE_REGISTRATIONS {
+        for (name, loopback) in [("v4", "::ffff:127.0.0.1"), ("v6", "::1")] {
+            assert_eq!(register(format!("{name}-{n}"), loopback.parse().unwrap()).await, Ok(()));
+        }
+    }
+    stage.clock.advance(Duration::from_secs(1));
+    assert_eq!(register("again".into(), here).await, Ok(()));
 }
 
 #[tokio::test]

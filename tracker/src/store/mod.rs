@@ -63,13 +63,14 @@ impl Store {
         self.database.read(move |tx| accounts::account(tx, &name)).await
     }
 
-    /// Locks an account and ends its sessions and tickets. No such account: `NotFound`.
-    pub(crate) async fn lock_user(&self, name: UserName, at_ms: u64) -> Result<UserId> {
+    /// Locks an account and ends its sessions and tickets; returns its name as it is stored. No such account:
+    /// `NotFound`.
+    pub(crate) async fn lock_user(&self, name: UserName, at_ms: u64) -> Result<(UserId, UserName)> {
         self.database.write(move |tx| accounts::lock(tx, &name, at_ms)).await
     }
 
-    /// Lets an account sign in again. No such account: `NotFound`.
-    pub(crate) async fn unlock_user(&self, name: UserName) -> Result<UserId> {
+    /// Lets an account sign in again; returns its name as it is stored. No such account: `NotFound`.
+    pub(crate) async fn unlock_user(&self, name: UserName) -> Result<(UserId, UserName)> {
         self.database.write(move |tx| accounts::unlock(tx, &name)).await
     }
 
@@ -134,6 +135,11 @@ impl Store {
     /// Revocations behind `after`, in order.
     pub(crate) async fn revocations(&self, after: u64, limit: usize) -> Result<Vec<Revocation>> {
         self.database.read(move |tx| revocations::all(tx, after, limit)).await
+    }
+
+    /// What is left of these users' memberships and sessions, in the order of the questions.
+    pub(crate) async fn remaining(&self, revoked: Vec<Revoked>) -> Result<Vec<Remaining>> {
+        self.database.read(move |tx| revocations::remaining(tx, &revoked)).await
     }
 
     /// Creates a group with its owner as the first member. Another one of the name: `Conflict`.
@@ -215,7 +221,7 @@ impl Store {
         subject: UserName,
         at_ms: u64,
         rule: MemberRule,
-    ) -> Result<Governed> {
+    ) -> Result<Removed> {
         self.database.write(move |tx| governing::remove_member(tx, actor, &group, &subject, at_ms, &rule)).await
     }
 

@@ -19,6 +19,11 @@ impl UserId {
     pub(crate) fn account(self) -> AccountId {
         AccountId(self.0.cast_unsigned())
     }
+
+    /// The number of the account that members know by this.
+    pub(crate) fn of(account: AccountId) -> Self {
+        Self(account.0.cast_signed())
+    }
 }
 
 /// The number of a session. Never reused, so it is the generation that a write belongs to.
@@ -176,6 +181,36 @@ pub(crate) struct AdmissionFacts {
     pub revocations: Vec<Revocation>,
 }
 
+/// Something of a user who is signed in that the log of revocations names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Revoked {
+    /// Its membership of a group, of this epoch and older.
+    Membership {
+        /// Who.
+        user: UserId,
+        /// The group.
+        group: GroupId,
+        /// The last epoch that is over.
+        epoch: u64,
+    },
+    /// Everything that the account had; the session may be gone, too.
+    Account(Actor),
+}
+
+/// What the store has still of something that was revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Remaining {
+    /// A later membership, or the session.
+    Alive,
+    /// The membership is over; the group has this name, or is gone.
+    NoMembership(Option<GroupName>),
+    /// The session is over; this says whether the account is locked.
+    NoSession {
+        /// Whether it is.
+        locked: bool,
+    },
+}
+
 /// A group and what a user is to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GroupStanding {
@@ -192,6 +227,8 @@ pub(crate) struct GroupStanding {
 /// A join request that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Requested {
+    /// The group's number.
+    pub id: GroupId,
     /// The group, as its creator wrote it.
     pub group: GroupName,
     /// Its owner and admins.
@@ -214,11 +251,24 @@ pub(crate) struct Departure {
     pub group: GroupId,
     /// What to tell.
     pub left: Left,
+    /// The number of its revocation in the log; a withdrawn request has none.
+    pub revocation: Option<u64>,
     /// The listings that went with their last sharer.
     pub ended: Vec<ListingId>,
 }
 
-/// A member who was removed, or whose role was changed.
+/// A member who was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Removed {
+    /// Who, and of which group.
+    pub member: Governed,
+    /// The listings that went with their last sharer.
+    pub ended: Vec<ListingId>,
+    /// The number of the revocation in the log.
+    pub revocation: u64,
+}
+
+/// A member whom something was done to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Governed {
     /// The group's number.
@@ -227,8 +277,6 @@ pub(crate) struct Governed {
     pub group_name: GroupName,
     /// The member.
     pub user: UserId,
-    /// The listings that went with their last sharer.
-    pub ended: Vec<ListingId>,
 }
 
 /// A file to be listed.
@@ -265,4 +313,6 @@ pub(crate) struct SharingFacts {
     pub standing: Standing,
     /// Whether the user is a lasting sharer.
     pub shares: bool,
+    /// Whether the user was a member of the group until lately: its revocation is in the log still.
+    pub was_member: bool,
 }

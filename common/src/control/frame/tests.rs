@@ -132,6 +132,7 @@ fn responses() -> Vec<Response> {
         Response::Listed(ListingId(7)),
         Response::Announced(vec![RefusedAnnouncement { listing: ListingId(7), code: ErrorCode::NotSharing }]),
         Response::Peers(vec![contact()]),
+        Response::Time(300),
     ]
 }
 

@@ -18,6 +18,8 @@ use std::time::Instant;
 const N_HANDSHAKES: u32 = 500;
 /// Members that sign in side by side while a case is made ready; the tracker turns away a longer queue.
 const SIGN_IN_THREADS: usize = 32;
+/// Members that join before the others are heard again.
+const JOIN_AT_ONCE: usize = 200;
 /// Logins of each kind whose times are compared; more failures from one address would have to wait.
 const N_FAILURES: usize = 20;
 /// Logins at once that make a flood.
@@ -78,11 +80,18 @@ pub(crate) fn revocations(bench: &Bench, figures: &mut Figures) {
     let group = owner.group_id(GROUP);
     let names = |kind: &str| (0..n).map(|nth| format!("{kind}{nth}")).collect::<Vec<_>>();
     let (staying, leaving) = (names("staying"), names("leaving"));
-    let mut online = sign_up_all(&deployment, &staying, true);
-    drop(sign_up_all(&deployment, &leaving, false));
-    for user in staying.iter().chain(&leaving) {
-        let (group, user) = (GROUP.parse().expect("a name"), user.parse().expect("a name"));
-        owner.ask(Request::AcceptRequest { group, user });
+    let mut online: Vec<WireMember> = Vec::new();
+    // A few at a time, for who is silent meanwhile loses its connection.
+    for names in leaving.chunks(JOIN_AT_ONCE).chain(staying.chunks(JOIN_AT_ONCE)) {
+        let joined = join_all(&deployment, names);
+        for user in names {
+            let (group, user) = (GROUP.parse().expect("a name"), user.parse().expect("a name"));
+            owner.ask(Request::AcceptRequest { group, user });
+        }
+        if names[0].starts_with("staying") {
+            online.extend(joined);
+        }
+        online.iter_mut().for_each(|member| drop(member.ask(Request::Ping)));
     }
     online.iter_mut().for_each(|member| drop(member.enter_group(group, 0)));
     let start = Instant::now();
@@ -101,22 +110,22 @@ pub(crate) fn revocations(bench: &Bench, figures: &mut Figures) {
     figures.add("1,000 revocations to 1,000 members, until the last has heard", "s", Goal::AtMost(2.0), elapsed);
 }
 
-/// Members with an account and a request to join; they stay connected when they are to.
-fn sign_up_all(deployment: &Deployment, names: &[String], stay: bool) -> Vec<WireMember> {
+/// Users who have an account, are signed in, and ask to join.
+fn join_all(deployment: &Deployment, names: &[String]) -> Vec<WireMember> {
     let address = deployment.tracker.address();
     let share = names.len().div_ceil(SIGN_IN_THREADS);
+    let join = |names: &[String]| {
+        let members = names.iter().map(|name| {
+            let mut member = WireMember::connect(address, 1).expect("the tracker accepts");
+            member.sign_up(name, &password_of(name));
+            member.join_group(GROUP);
+            member
+        });
+        members.collect::<Vec<_>>()
+    };
     thread::scope(|scope| {
-        let sign_up = |names: &[String]| {
-            let members = names.iter().map(|name| {
-                let mut member = WireMember::connect(address, 1).expect("the tracker accepts");
-                member.sign_up(name, &password_of(name));
-                member.join_group(GROUP);
-                stay.then_some(member)
-            });
-            members.flatten().collect::<Vec<_>>()
-        };
-        let threads: Vec<_> = names.chunks(share).map(|names| scope.spawn(move || sign_up(names))).collect();
-        threads.into_iter().flat_map(|thread| thread.join().expect("all sign up")).collect()
+        let threads: Vec<_> = names.chunks(share).map(|names| scope.spawn(move || join(names))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("all join")).collect()
     })
 }
 
@@ -144,9 +153,10 @@ pub(crate) fn login_timing(bench: &Bench, figures: &mut Figures) {
         wrong.push(failed_login(&mut member, &accounts[nth % accounts.len()]));
         unknown.push(failed_login(&mut member, &format!("unknown{nth}")));
     }
-    let (wrong, unknown) = (median(wrong), median(unknown));
-    figures.add("login refused, wrong password", "ms", Goal::None, wrong);
-    figures.add("login refused, unknown user", "ms", Goal::None, unknown);
+    // The fastest of many is what it costs; the others waited for a core.
+    let (wrong, unknown) = (least(&wrong), least(&unknown));
+    figures.add("login refused, wrong password, fastest of 20", "ms", Goal::None, wrong);
+    figures.add("login refused, unknown user, fastest of 20", "ms", Goal::None, unknown);
     let difference = (wrong - unknown).abs() / wrong.max(unknown);
     figures.add("login refused, difference of the two", "of 1", Goal::AtMost(0.05), difference);
 }
@@ -203,7 +213,6 @@ fn slow_answer(member: &mut WireMember) -> f64 {
     times[N_PINGS * 99 / 100]
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
 }

@@ -1,14 +1,18 @@
 //! Bytes from strangers: whatever comes, the connection closes, others are served.
 
 use super::client::*;
+use crate::connection::{GatedCodec, write_messages};
 use crate::limits;
 use futures_util::{SinkExt, StreamExt};
 use mini_torrent_common::control::*;
 use mini_torrent_common::error_code::ErrorCode;
 use rand::{RngExt, SeedableRng};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_util::codec::{FramedRead, FramedWrite};
 
 async fn is_closed_after(address: SocketAddr, bytes: &[u8]) {
     let mut stream = TcpStream::connect(address).await.unwrap();
@@ -107,6 +111,51 @@ async fn frames_that_are_too_long_or_no_message_end_the_connection_with_a_word()
     assert!(matches!(patiently(twice.wire.next()).await, Some(Ok(TrackerMessage::Goodbye(_)))));
     TestClient::connect(tracker.address, 2).await.done(Request::Ping).await;
     tracker.stop().await;
+}
+
+/// The room for long frames goes with the session.
+#[tokio::test]
+async fn who_has_logged_out_sends_short_frames_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = TestTracker::start(directory.path()).await;
+    let (mut client, _) = TestClient::signed_in(tracker.address, 1, "bob").await;
+    let gone = Announcement { listing: ListingId(u64::MAX), presence: Presence::Gone };
+    let long = Request::Announce { announcements: vec![gone; MAX_FRAME_LENGTH_BEFORE_SIGN_IN / 8] };
+    assert_eq!(client.call(long.clone()).await, Ok(Response::Announced(vec![])));
+    client.done(Request::Logout).await;
+    let told = async {
+        loop {
+            tracker.clock.advance(limits::LEASE_TICK);
+            client.send(long.clone()).await;
+            match client.wire.next().await {
+                Some(Ok(TrackerMessage::Response { result: Err(refusal), .. })) => {
+                    assert_eq!(refusal.code, ErrorCode::NotLoggedIn);
+                }
+                other => return other,
+            }
+        }
+    };
+    let word = patiently(told).await;
+    assert!(matches!(word, Some(Ok(TrackerMessage::Goodbye(_)))), "{word:?}");
+    tracker.stop().await;
+}
+
+/// Who is turned away for a long frame that came too late learns first that its session has ended.
+#[tokio::test]
+async fn what_waits_for_a_client_goes_before_the_goodbye() {
+    let (ours, theirs) = tokio::io::duplex(4096);
+    let writer = FramedWrite::new(tokio::io::split(ours).1, GatedCodec::new(Arc::default()));
+    let (responses, responses_out) = mpsc::channel(1);
+    let (events, events_out) = mpsc::channel(1);
+    let (_gathered, gathered_out) = mpsc::channel(1);
+    let event = Event::SessionEnded { reason: "taken over".into() };
+    events.send(event.clone()).await.unwrap();
+    responses.send(TrackerMessage::Goodbye(Refusal::new(ErrorCode::Usage, "too long"))).await.unwrap();
+    write_messages(writer, responses_out, events_out, gathered_out).await;
+    let codec = ControlCodec::<TrackerMessage, ClientMessage>::new(MAX_FRAME_LENGTH);
+    let read: Vec<_> = FramedRead::new(theirs, codec).take(2).map(Result::unwrap).collect().await;
+    assert_eq!(read[0], TrackerMessage::Event(event));
+    assert!(matches!(read[1], TrackerMessage::Goodbye(_)));
 }
 
 #[tokio::test]

@@ -78,7 +78,8 @@ async fn a_second_place_is_refused_and_the_same_client_takes_over() {
     let mut second = TestClient::connect(tracker.address, 2).await;
     let refusal = second.ask(login("bob")).await.unwrap_err();
     assert_eq!(refusal.code, ErrorCode::AlreadyLoggedIn);
-    assert!(refusal.message.contains("127.0.0.1:4000") && refusal.message.contains("0 s"), "{}", refusal.message);
+    assert!(refusal.message.contains("from 127.0.0.1:4000, for 0 s; "), "{}", refusal.message);
+    assert!(refusal.message.contains("login with --takeover"), "{}", refusal.message);
 
     let mut same = TestClient::connect(tracker.address, 1).await;
     assert!(same.login("bob").await.is_ok(), "the same client's key");
@@ -180,12 +181,21 @@ async fn a_locked_account_is_signed_out_and_its_owner_told_by_the_right_password
     let directory = tempfile::tempdir().unwrap();
     let tracker = TestTracker::start(directory.path()).await;
     let (mut client, token) = TestClient::signed_in(tracker.address, 1, "bob").await;
+    let listing = client.list("public", "a.bin", 5).await.unwrap();
     tracker.service.lock_user("bob".parse().unwrap()).await.unwrap();
     match client.event().await {
         Event::SessionEnded { reason } => assert!(reason.contains("operator"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(client.call(Request::ListSessions).await, refused(ErrorCode::NotLoggedIn));
+    for request in [
+        Request::ListSessions,
+        Request::ListFiles { group: "public".parse().unwrap(), after: None },
+        Request::ReadInfo { listing, offset: 0 },
+        Request::Watch { listing },
+        Request::Announce { announcements: vec![Announcement { listing, presence: Presence::Leeching }] },
+    ] {
+        assert_eq!(client.call(request.clone()).await, refused(ErrorCode::NotLoggedIn), "{request:?}");
+    }
     assert_eq!(client.resume(&token).await.unwrap_err(), ErrorCode::SessionEnded);
     let (locked, wrong) =
         (client.ask(login("bob")).await.unwrap_err(), client.ask(wrong_login("bob")).await.unwrap_err());

@@ -74,6 +74,40 @@ async fn an_info_that_does_not_keep_its_promise_is_refused() {
     tracker.stop().await;
 }
 
+/// Numbers can be guessed; what they stand for is nobody's business but the members'.
+#[tokio::test]
+async fn a_strangers_guess_at_a_number_tells_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = TestTracker::start(directory.path()).await;
+    let [ref mut olga, ref mut bob] = lab(&tracker, &["olga", "bob"]).await[..] else { panic!() };
+    let listed = olga.list("lab", "a.bin", 5).await.unwrap();
+    let (mut eve, _) = TestClient::signed_in(tracker.address, 9, "eve").await;
+    bob.call(Request::LeaveGroup { group: "lab".parse().unwrap() }).await.unwrap();
+    let by_number = |listing| {
+        [
+            Request::ReadInfo { listing, offset: 0 },
+            Request::Watch { listing },
+            Request::Share { listing },
+            Request::StopShare { listing },
+        ]
+    };
+    for listing in [listed, ListingId(1 << 40)] {
+        for request in by_number(listing) {
+            let refusal = eve.ask(request.clone()).await.unwrap_err();
+            assert_eq!(refusal.code, ErrorCode::NoSuchFile, "{request:?}: {}", refusal.message);
+        }
+        let refusal = RefusedAnnouncement { listing, code: ErrorCode::NoSuchFile };
+        assert_eq!(eve.call(announce(listing, Presence::Leeching)).await, Ok(Response::Announced(vec![refusal])));
+    }
+    // Who was a member knows the number, and is told what has changed.
+    for request in by_number(listed) {
+        assert_eq!(bob.call(request.clone()).await, refused(ErrorCode::NotAMember), "{request:?}");
+    }
+    let refusal = RefusedAnnouncement { listing: listed, code: ErrorCode::NotAMember };
+    assert_eq!(bob.call(announce(listed, Presence::Leeching)).await, Ok(Response::Announced(vec![refusal])));
+    tracker.stop().await;
+}
+
 /// The metadata of a 1 TiB file goes in and comes out in pages, and is there after a restart.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_metadata_of_one_tib_is_paged_and_kept() {

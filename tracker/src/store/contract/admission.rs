@@ -51,6 +51,27 @@ async fn the_end_of_a_group_is_in_the_log_and_a_withdrawn_request_is_not() {
 }
 
 #[tokio::test]
+async fn what_is_left_of_something_revoked_is_said() {
+    let Opened { store, directory: _directory } = open().await;
+    let [olga, bob, eve] = members(&store, ["olga", "bob", "eve"]).await;
+    let epoch = store.admission(bob, LAB, 0, 1).await.unwrap().member_epoch;
+    let membership = Revoked::Membership { user: bob.user, group: LAB, epoch };
+    let over = Remaining::NoMembership(Some(lab()));
+    let remaining = async |revoked| store.remaining(vec![revoked]).await.unwrap().remove(0);
+    store.remove_member(olga, lab(), user_name("bob"), 9, any_member()).await.unwrap();
+    assert_eq!(remaining(membership).await, over);
+    join(&store, bob, olga, "bob").await;
+    assert_eq!(remaining(membership).await, Remaining::Alive, "of a later epoch");
+    let unknown = Revoked::Membership { user: bob.user, group: GroupId([9; 16]), epoch };
+    assert_eq!(remaining(unknown).await, Remaining::NoMembership(None));
+    store.lock_user(user_name("bob"), 10).await.unwrap();
+    store.end_session(eve).await.unwrap();
+    let accounts = [olga, bob, eve].map(Revoked::Account).to_vec();
+    let expected = [Remaining::Alive, Remaining::NoSession { locked: true }, Remaining::NoSession { locked: false }];
+    assert_eq!(store.remaining(accounts).await.unwrap(), expected);
+}
+
+#[tokio::test]
 async fn another_client_lock_and_logout_everywhere_raise_the_accounts_epoch() {
     let Opened { store, directory: _directory } = open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
@@ -67,14 +88,14 @@ async fn another_client_lock_and_logout_everywhere_raise_the_accounts_epoch() {
     assert_eq!(store.sessions(user).await, Ok(vec![]));
     assert_eq!(everywhere(&store.revocations(0, 10).await.unwrap()), [(2, None, user.account().0, 2)]);
     begin(2, 3).await.unwrap();
-    assert_eq!(store.lock_user(user_name("BOB"), 21).await, Ok(user));
-    assert_eq!(store.lock_user(user_name("bob"), 22).await, Ok(user), "no second time");
+    assert_eq!(store.lock_user(user_name("BOB"), 21).await, Ok((user, user_name("bob"))));
+    assert_eq!(store.lock_user(user_name("bob"), 22).await, Ok((user, user_name("bob"))), "no second time");
     assert_eq!(store.sessions(user).await, Ok(vec![]));
     assert!(store.account(user_name("bob")).await.unwrap().unwrap().locked);
     assert_eq!(begin(2, 4).await, Err(StoreError::Refused(Refused::AccountLocked)));
     let log = store.admission(olga, LAB, 0, 22).await.unwrap().revocations;
     assert_eq!(everywhere(&log), [(3, None, user.account().0, 3)], "every group hears of it");
-    assert_eq!(store.unlock_user(user_name("bob")).await, Ok(user));
+    assert_eq!(store.unlock_user(user_name("Bob")).await, Ok((user, user_name("bob"))));
     assert!(!begin(2, 4).await.unwrap().revoked);
     assert_eq!(store.unlock_user(user_name("nix")).await, Err(StoreError::NotFound));
     assert_eq!(store.lock_user(user_name("nix"), 1).await, Err(StoreError::NotFound));

@@ -47,9 +47,13 @@ async fn a_removed_member_leaves_nothing_behind_but_a_revocation() {
     let (alone, shared) = (list(&store, bob, "alone").await.unwrap(), list(&store, bob, "shared").await.unwrap());
     store.add_share(shared, eve, 9, any(), plenty).await.unwrap();
     let removed = store.remove_member(olga, lab(), user_name("bob"), 9, any_member()).await.unwrap();
-    let expected = Governed { group: LAB, group_name: lab(), user: bob.user, ended: vec![alone] };
+    let member = Governed { group: LAB, group_name: lab(), user: bob.user };
+    let expected = Removed { member, ended: vec![alone], revocation: 1 };
     assert_eq!((removed, role(&store, bob).await), (expected, None));
-    assert!(!store.sharing(bob.user, vec![shared]).await.unwrap()[0].shares);
+    let [facts_of_bob, facts_of_eve] = [bob, eve].map(|actor| store.sharing(actor.user, vec![shared]));
+    let facts = facts_of_bob.await.unwrap()[0];
+    assert!(!facts.shares && facts.was_member);
+    assert!(!facts_of_eve.await.unwrap()[0].was_member, "it is one");
     let log = store.revocations(0, 10).await.unwrap();
     assert_eq!((log.len(), log[0].group, log[0].account), (1, Some(LAB), bob.user.account()));
 }

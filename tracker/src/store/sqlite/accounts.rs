@@ -43,26 +43,27 @@ pub(in crate::store) fn account(tx: &Transaction<'_>, name: &UserName) -> Result
 }
 
 /// Locks an account: its sessions and tickets end. One that is locked already stays as it is.
-pub(in crate::store) fn lock(tx: &Connection, name: &UserName, at_ms: u64) -> Result<UserId> {
+pub(in crate::store) fn lock(tx: &Connection, name: &UserName, at_ms: u64) -> Result<(UserId, UserName)> {
     let place = revocations::take_place(tx)?;
-    let (user, was_locked) = set_locked(tx, name, true)?;
+    let (user, name, was_locked) = set_locked(tx, name, true)?;
     if !was_locked {
         revocations::revoke_account(tx, &place, user, at_ms)?;
         sessions::end_all(tx, user)?;
         announce_keys::end_all(tx, user)?;
     }
-    Ok(user)
+    Ok((user, name))
 }
 
-pub(in crate::store) fn unlock(tx: &Connection, name: &UserName) -> Result<UserId> {
-    Ok(set_locked(tx, name, false)?.0)
+pub(in crate::store) fn unlock(tx: &Connection, name: &UserName) -> Result<(UserId, UserName)> {
+    let (user, name, _) = set_locked(tx, name, false)?;
+    Ok((user, name))
 }
 
-/// The account, and whether it was locked before.
-fn set_locked(tx: &Connection, name: &UserName, locked: bool) -> Result<(UserId, bool)> {
-    let mut query = tx.prepare_cached("SELECT id, locked FROM users WHERE name_key = ?1")?;
-    let found: Option<(i64, bool)> = query.query_row([name.key()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    let (user, was_locked) = found.ok_or(StoreError::NotFound)?;
-    tx.prepare_cached("UPDATE users SET locked = ?2 WHERE id = ?1")?.execute(params![user, locked])?;
-    Ok((UserId(user), was_locked))
+/// The account, its name as it is stored, and whether it was locked before.
+fn set_locked(tx: &Connection, name: &UserName, locked: bool) -> Result<(UserId, UserName, bool)> {
+    let mut query = tx.prepare_cached("SELECT id, name, locked FROM users WHERE name_key = ?1")?;
+    let found = query.query_row([name.key()], |row| Ok((UserId(row.get(0)?), row::name(row, 1)?, row.get(2)?)));
+    let (user, name, was_locked) = found.optional()?.ok_or(StoreError::NotFound)?;
+    tx.prepare_cached("UPDATE users SET locked = ?2 WHERE id = ?1")?.execute(params![user.0, locked])?;
+    Ok((user, name, was_locked))
 }

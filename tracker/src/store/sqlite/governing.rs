@@ -2,7 +2,7 @@
 
 use super::{Result, groups, listings, revocations, row, sessions};
 use crate::domain::{Quota, Target};
-use crate::store::{Actor, Governed, GroupStanding, MemberRule, QuotaRule, StoreError, UserId};
+use crate::store::{Actor, Governed, GroupStanding, MemberRule, QuotaRule, Removed, StoreError, UserId};
 use mini_torrent_common::control::{ListingId, Role};
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{GroupName, UserName};
@@ -58,11 +58,12 @@ pub(in crate::store) fn remove_member(
     subject: &UserName,
     at_ms: u64,
     rule: &MemberRule,
-) -> Result<Governed> {
+) -> Result<Removed> {
     let place = revocations::take_place(tx)?;
     let (found, user) = permitted(tx, actor, group, subject, rule)?;
     let ended = end_membership(tx, &place, found.id, user, at_ms)?;
-    Ok(Governed { group: found.id, group_name: found.name, user, ended })
+    let member = Governed { group: found.id, group_name: found.name, user };
+    Ok(Removed { member, ended, revocation: place.number() })
 }
 
 fn put_role(tx: &Connection, group: GroupId, user: UserId, role: i64) -> Result<()> {
@@ -90,7 +91,7 @@ pub(in crate::store) fn set_role(
 ) -> Result<Governed> {
     let (found, user) = permitted(tx, actor, group, subject, rule)?;
     put_role(tx, found.id, user, if role == Role::Admin { row::ADMIN } else { row::MEMBER })?;
-    Ok(Governed { group: found.id, group_name: found.name, user, ended: Vec::new() })
+    Ok(Governed { group: found.id, group_name: found.name, user })
 }
 
 pub(in crate::store) fn transfer_owner(
@@ -105,5 +106,5 @@ pub(in crate::store) fn transfer_owner(
     quota(Quota::Groups, groups::n_owned(tx, user)? + 1)?;
     put_role(tx, found.id, actor.user, row::ADMIN)?;
     put_owner(tx, found.id, user)?;
-    Ok(Governed { group: found.id, group_name: found.name, user, ended: Vec::new() })
+    Ok(Governed { group: found.id, group_name: found.name, user })
 }

@@ -128,7 +128,7 @@ pub(in crate::store) fn request(
     ])?;
     let mut query = tx.prepare_cached("SELECT user_id FROM members WHERE group_id = ?1 AND role >= ?2")?;
     let deciders = query.query_map(params![found.id.as_bytes(), row::ADMIN], |row| row.get(0).map(UserId))?;
-    Ok(Requested { group: found.name, deciders: deciders.collect::<rusqlite::Result<_>>()? })
+    Ok(Requested { id: found.id, group: found.name, deciders: deciders.collect::<rusqlite::Result<_>>()? })
 }
 
 pub(in crate::store) fn requests(
@@ -194,14 +194,14 @@ pub(in crate::store) fn leave(
     if found.standing.role == Some(Role::Pending) {
         tx.prepare_cached("DELETE FROM join_requests WHERE group_id = ?1 AND user_id = ?2")?
             .execute(params![found.id.as_bytes(), user.0])?;
-        return Ok(Departure { group: found.id, left: Left::RequestWithdrawn, ended: Vec::new() });
+        return Ok(Departure { group: found.id, left: Left::RequestWithdrawn, revocation: None, ended: Vec::new() });
     }
     let ended = governing::end_membership(tx, &place, found.id, user, at_ms)?;
     let left = match found.standing.role {
         Some(Role::Owner) => succeed(tx, found.id, succession)?,
         _ => Left::Member,
     };
-    Ok(Departure { group: found.id, left, ended })
+    Ok(Departure { group: found.id, left, revocation: Some(place.number()), ended })
 }
 
 /// Gives a group without an owner to its next one, or removes it. Its listings are gone with its last member.

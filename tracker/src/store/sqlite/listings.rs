@@ -239,7 +239,8 @@ pub(in crate::store) fn sharing(tx: &Connection, user: UserId, of: &[ListingId])
     let mut facts = Vec::with_capacity(of.len());
     for ids in of.chunks(IDS_PER_QUERY) {
         let sql = format!(
-            "SELECT l.id, l.group_id, g.owner_id IS NULL, m.role, s.user_id IS NOT NULL
+            "SELECT l.id, l.group_id, g.owner_id IS NULL, m.role, s.user_id IS NOT NULL,
+                 EXISTS (SELECT 1 FROM revocations r WHERE r.account_id = ?1 AND r.group_id = l.group_id)
              FROM listings l JOIN groups g ON g.id = l.group_id
                  LEFT JOIN members m ON m.group_id = l.group_id AND m.user_id = ?1
                  LEFT JOIN shares s ON s.listing_id = l.id AND s.user_id = ?1
@@ -256,6 +257,7 @@ pub(in crate::store) fn sharing(tx: &Connection, user: UserId, of: &[ListingId])
                 group: GroupId(row::bytes(row, 1)?),
                 standing: Standing { role, built_in },
                 shares: row.get(4)?,
+                was_member: row.get(5)?,
             })
         })?;
         for row in rows {

@@ -1,16 +1,24 @@
 //! The log of revocations. It is written in the transactions that end what it revokes.
 
-use super::{Result, row};
+use super::{Result, row, sessions};
+use crate::domain::Refused;
 use crate::limits;
-use crate::store::UserId;
+use crate::store::{Remaining, Revoked, StoreError, UserId};
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::revocation::{REVOCATION_LIFE_MS, Revocation};
 use mini_torrent_common::ticket::AccountId;
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 /// A place in the log that nobody else gets. Whoever takes one keeps the others waiting until its commit, so it
 /// is taken before anything else is written. A place that stays empty does no harm.
 pub(super) struct Place(u64);
+
+impl Place {
+    /// Its number in the log.
+    pub(super) fn number(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Takes the next place.
 pub(super) fn take_place(tx: &Connection) -> Result<Place> {
@@ -99,4 +107,31 @@ pub(super) fn for_members_of(tx: &Connection, group: GroupId, after: u64, now_ms
     let limit = row::limit(limits::REVOCATION_PAGE);
     let rows = query.query_map(params![group.as_bytes(), behind(after), oldest_ms, limit], read)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What is left of each of these.
+pub(in crate::store) fn remaining(tx: &Connection, revoked: &[Revoked]) -> Result<Vec<Remaining>> {
+    let mut membership = tx.prepare_cached(
+        "SELECT g.name, m.epoch FROM groups g LEFT JOIN members m ON m.group_id = g.id AND m.user_id = ?2
+         WHERE g.id = ?1",
+    )?;
+    let mut locked = tx.prepare_cached("SELECT locked FROM users WHERE id = ?1")?;
+    let left = revoked.iter().map(|revoked| match *revoked {
+        Revoked::Membership { user, group, epoch } => {
+            let found = membership.query_row(params![group.as_bytes(), user.0], |row| {
+                Ok((row::name(row, 0)?, row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned)))
+            });
+            Ok(match found.optional()? {
+                Some((_, Some(now))) if now > epoch => Remaining::Alive,
+                found => Remaining::NoMembership(found.map(|(name, _)| name)),
+            })
+        }
+        Revoked::Account(actor) => match sessions::check(tx, actor) {
+            Err(StoreError::Refused(Refused::SessionEnded)) => {
+                Ok(Remaining::NoSession { locked: locked.query_row([actor.user.0], |row| row.get(0))? })
+            }
+            checked => checked.map(|()| Remaining::Alive),
+        },
+    });
+    left.collect()
 }
