@@ -180,10 +180,10 @@ impl Opener {
     pub(crate) async fn admit(&mut self, stream: TcpStream, remote: SocketAddr) -> Result<Caller, PeerError> {
         let mut transport = self.security.accept(stream, remote, self.place()?).await?;
         let signed = read_ticket(&mut transport).await?;
-        let group = self.judge(&signed, transport.key)?.group;
-        let own_ticket = self.own_ticket(group).await?;
-        // That may have waited, and brought news.
         let ticket = self.judge(&signed, transport.key)?;
+        let own_ticket = self.own_ticket(ticket.group).await?;
+        // That may have waited, and brought news.
+        self.admissions.borrow().check_again(&ticket, Moment::now())?;
         send_ticket(&mut transport, &own_ticket).await?;
         let handshake = read_handshake(&mut transport).await?;
         Ok(Caller { transport, ticket, handshake })
