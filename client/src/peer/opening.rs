@@ -243,10 +243,10 @@ impl Opener {
 
     async fn admit_member(&mut self, mut transport: Transport, key: PublicKey) -> Result<Caller, PeerError> {
         let signed = read_ticket(&mut transport).await?;
-        let group = self.judge(&signed, key)?.group;
-        let own_ticket = self.own_ticket(group).await?;
-        // That may have waited, and brought news.
         let ticket = self.judge(&signed, key)?;
+        let own_ticket = self.own_ticket(ticket.group).await?;
+        // That may have waited, and brought news.
+        self.admissions.borrow().check_again(&ticket, Moment::now())?;
         send_ticket(&mut transport, &own_ticket).await?;
         let handshake = read_handshake(&mut transport).await?;
         Ok(Caller { transport, credential: Credential::Ticket(Box::new(ticket)), handshake })

@@ -56,17 +56,14 @@ impl Security {
     /// When the network fails, or the other side does not speak between members.
     pub(crate) async fn connect(
         &self,
-        mut stream: TcpStream,
+        stream: TcpStream,
         remote: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Result<Transport, PeerError> {
         // Requests are small and must not wait for more.
         stream.set_nodelay(true)?;
         match self {
-            Self::Plain { own_key } => {
-                stream.write_all(&own_key.0).await?;
-                plain(stream, remote, place).await
-            }
+            Self::Plain { own_key } => plain(stream, *own_key, remote, place).await,
             Self::Tls { dialling, .. } => {
                 let connection = ClientConnection::new(Arc::clone(dialling), tls::unnamed_server());
                 secret(stream, connection.map_err(io::Error::other)?.into(), remote, place).await
@@ -80,16 +77,13 @@ impl Security {
     /// When the network fails, or the other side speaks something else.
     pub(crate) async fn accept(
         &self,
-        mut stream: TcpStream,
+        stream: TcpStream,
         remote: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Result<Transport, PeerError> {
         stream.set_nodelay(true)?;
         match self {
-            Self::Plain { own_key } => {
-                stream.write_all(&own_key.0).await?;
-                plain(stream, remote, place).await
-            }
+            Self::Plain { own_key } => plain(stream, *own_key, remote, place).await,
             Self::Tls { accepting, .. } => {
                 let mut first = [0];
                 if stream.peek(&mut first).await? == 0 {
@@ -108,7 +102,14 @@ impl Security {
     }
 }
 
-async fn plain(mut stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) -> Result<Transport, PeerError> {
+/// Each side says its key, and neither proves it.
+async fn plain(
+    mut stream: TcpStream,
+    own_key: PublicKey,
+    remote: SocketAddr,
+    place: OwnedSemaphorePermit,
+) -> Result<Transport, PeerError> {
+    stream.write_all(&own_key.0).await?;
     let mut key = [0; 32];
     stream.read_exact(&mut key).await?;
     Ok(Transport { key: Some(PublicKey(key)), ..unproven(stream, remote, place) })
