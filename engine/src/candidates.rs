@@ -24,6 +24,7 @@ pub(crate) struct Candidates {
 #[derive(Debug)]
 struct Entry {
     address: SocketAddr,
+    dial_as_seeder: bool,
     n_failures: u32,
     /// Its place in the queue while it waits.
     place: Option<(Instant, u32)>,
@@ -47,10 +48,11 @@ impl Candidates {
         limits: &Limits,
         rng: &mut StdRng,
     ) {
-        let Candidate { key, address } = candidate;
+        let Candidate { key, address, dial_as_seeder } = candidate;
         if let Some(entry) = self.by_key.get_mut(&key) {
             let is_new_address = entry.address != address;
             entry.address = address;
+            entry.dial_as_seeder = dial_as_seeder;
             if is_new_address && let Some((at, tie)) = entry.place {
                 self.queue.remove(&(at, tie, key));
                 entry.n_failures = 0;
@@ -62,7 +64,7 @@ impl Candidates {
         if self.by_key.len() >= limits.candidates && !self.evict() {
             return;
         }
-        self.by_key.insert(key, Entry { address, n_failures: 0, place: None });
+        self.by_key.insert(key, Entry { address, dial_as_seeder, n_failures: 0, place: None });
         if !is_connected {
             self.enqueue(key, now, rng);
         }
@@ -95,17 +97,14 @@ impl Candidates {
         self.enqueue(key, now + delay + spread, rng);
     }
 
-    /// The next one whose time has come; it counts as being dialled.
-    pub(crate) fn take_due(&mut self, now: Instant) -> Option<Candidate> {
-        let (at, tie, key) = *self.queue.first()?;
-        if at > now {
-            return None;
-        }
+    /// The next one whose time has come; it counts as being dialled. `seeding`: we have everything.
+    pub(crate) fn take_due(&mut self, now: Instant, seeding: bool) -> Option<Candidate> {
+        let (at, tie, key) = self.first(seeding).filter(|(at, ..)| *at <= now)?;
         self.queue.remove(&(at, tie, key));
         let entry = self.by_key.get_mut(&key)?;
         entry.place = None;
         self.dials.insert(key, now);
-        Some(Candidate { key, address: entry.address })
+        Some(Candidate { key, address: entry.address, dial_as_seeder: entry.dial_as_seeder })
     }
 
     /// Takes dials without an answer as failed.
@@ -118,9 +117,15 @@ impl Candidates {
     }
 
     /// When the next dial is due, and when the oldest dial runs out.
-    pub(crate) fn deadlines(&self, limits: &Limits) -> (Option<Instant>, Option<Instant>) {
-        let due = self.queue.first().map(|(at, _, _)| *at);
+    pub(crate) fn deadlines(&self, limits: &Limits, seeding: bool) -> (Option<Instant>, Option<Instant>) {
+        let due = self.first(seeding).map(|(at, ..)| at);
         (due, self.dials.values().min().map(|since| *since + limits.dial_timeout))
+    }
+
+    /// The first in the queue, of all or of those that a seeder dials.
+    fn first(&self, seeding: bool) -> Option<(Instant, u32, PeerKey)> {
+        let is_dialled = |key| !seeding || self.by_key.get(key).is_some_and(|entry| entry.dial_as_seeder);
+        self.queue.iter().find(|(_, _, key)| is_dialled(key)).copied()
     }
 
     fn enqueue(&mut self, key: PeerKey, at: Instant, rng: &mut StdRng) {
@@ -154,7 +159,7 @@ mod tests {
     use rand::SeedableRng;
 
     fn candidate(n: u8) -> Candidate {
-        Candidate { key: PeerKey([n; 32]), address: SocketAddr::from(([10, 0, 0, n], 1)) }
+        Candidate { key: PeerKey([n; 32]), address: SocketAddr::from(([10, 0, 0, n], 1)), dial_as_seeder: n == 2 }
     }
 
     #[test]
@@ -164,10 +169,10 @@ mod tests {
         candidates.found(candidate(1), false, now, &limits, &mut rng);
         let mut delays = Vec::new();
         for _ in 0..9 {
-            assert!(candidates.take_due(now).is_some());
-            assert!(candidates.take_due(now).is_none(), "one dial at a time");
+            assert!(candidates.take_due(now, false).is_some());
+            assert!(candidates.take_due(now, false).is_none(), "one dial at a time");
             candidates.ended(candidate(1).key, false, now, &limits, &mut rng);
-            let due = candidates.deadlines(&limits).0.unwrap();
+            let due = candidates.deadlines(&limits, false).0.unwrap();
             delays.push((due - now).as_secs_f64());
             now = due;
         }
@@ -183,12 +188,26 @@ mod tests {
         let mut candidates = Candidates::default();
         (0..9).for_each(|n| candidates.found(candidate(n), false, now, &limits, &mut rng));
         assert_eq!(candidates.len(), 3);
-        let failed = candidates.take_due(now).unwrap();
+        let failed = candidates.take_due(now, false).unwrap();
         candidates.ended(failed.key, false, now, &limits, &mut rng);
         candidates.found(candidate(9), false, now, &limits, &mut rng);
         assert_eq!(candidates.len(), 3);
-        let left: Vec<_> = std::iter::from_fn(|| candidates.take_due(now)).collect();
+        let left: Vec<_> = std::iter::from_fn(|| candidates.take_due(now, false)).collect();
         assert!(left.contains(&candidate(9)) && !left.contains(&failed));
+    }
+
+    #[test]
+    fn a_seeder_passes_over_those_who_can_dial_it() {
+        let (limits, mut rng, now) = (Limits::default(), StdRng::seed_from_u64(1), Instant::now());
+        let mut candidates = Candidates::default();
+        candidates.found(candidate(1), false, now, &limits, &mut rng);
+        assert_eq!(candidates.take_due(now, true), None);
+        assert_eq!(candidates.deadlines(&limits, true).0, None);
+        candidates.found(candidate(2), false, now, &limits, &mut rng);
+        assert_eq!(candidates.take_due(now, true), Some(candidate(2)));
+        candidates.ended(candidate(2).key, false, now, &limits, &mut rng);
+        assert!(candidates.deadlines(&limits, true).0.is_some_and(|at| at > now));
+        assert_eq!(candidates.take_due(now, false), Some(candidate(1)), "with something missing all are of use");
     }
 
     #[test]
@@ -196,9 +215,9 @@ mod tests {
         let (limits, mut rng, now) = (Limits::default(), StdRng::seed_from_u64(1), Instant::now());
         let mut candidates = Candidates::default();
         candidates.found(candidate(1), false, now, &limits, &mut rng);
-        candidates.take_due(now);
+        candidates.take_due(now, false);
         candidates.expire_dials(now + limits.dial_timeout, &limits, &mut rng);
         assert_eq!(candidates.n_dials(), 0);
-        assert!(candidates.deadlines(&limits).0.is_some());
+        assert!(candidates.deadlines(&limits, false).0.is_some());
     }
 }

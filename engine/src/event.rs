@@ -28,6 +28,8 @@ pub struct Candidate {
     pub key: PeerKey,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Whether it is dialled also when we have everything, for it may be unable to dial us.
+    pub dial_as_seeder: bool,
 }
 
 /// Who opened a connection.

@@ -3,6 +3,7 @@
 //! A group's torrent admits those that the tracker announced, for as long as it says so (design §7). A foreign torrent
 //! is open to everybody, as it is in every other client.
 
+use mini_torrent_common::control::StockPeer;
 use mini_torrent_common::hash::{GroupId, InfoHash};
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -28,11 +29,18 @@ pub(crate) enum NotAnnounced {
     Address,
 }
 
-/// The announced clients of a group's torrent, and in which round they were named last.
+/// The announced clients of a group's torrent.
 #[derive(Debug, Clone)]
 struct Swarm {
     group: GroupId,
-    peers: HashMap<SocketAddr, u64>,
+    peers: HashMap<SocketAddr, Announced>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Announced {
+    complete: bool,
+    /// The round in which it was named last.
+    round: u64,
 }
 
 /// Who is admitted without a ticket.
@@ -58,14 +66,14 @@ impl StockClients {
     }
 
     /// The tracker says who came to a group's torrent and who left it.
-    pub(crate) fn update(&mut self, info_hash: InfoHash, group: GroupId, came: &[SocketAddr], left: &[SocketAddr]) {
+    pub(crate) fn update(&mut self, info_hash: InfoHash, group: GroupId, came: &[StockPeer], left: &[SocketAddr]) {
         let swarm = self.swarms.entry(info_hash).or_insert_with(|| Swarm { group, peers: HashMap::new() });
         for address in left {
             swarm.peers.remove(address);
         }
-        for address in came {
-            if swarm.peers.len() < MAX_PEERS || swarm.peers.contains_key(address) {
-                swarm.peers.insert(*address, self.round);
+        for StockPeer { address, complete } in came.iter().copied() {
+            if swarm.peers.len() < MAX_PEERS || swarm.peers.contains_key(&address) {
+                swarm.peers.insert(address, Announced { complete, round: self.round });
             }
         }
         if swarm.peers.is_empty() {
@@ -74,8 +82,14 @@ impl StockClients {
     }
 
     /// The announced clients of a torrent.
-    pub(crate) fn announced(&self, info_hash: InfoHash) -> Vec<SocketAddr> {
-        self.swarms.get(&info_hash).map(|swarm| swarm.peers.keys().copied().collect()).unwrap_or_default()
+    pub(crate) fn announced(&self, info_hash: InfoHash) -> Vec<StockPeer> {
+        let peers = self.swarms.get(&info_hash).into_iter().flat_map(|swarm| &swarm.peers);
+        peers.map(|(address, announced)| StockPeer { address: *address, complete: announced.complete }).collect()
+    }
+
+    /// Whether an announced client still needs something.
+    pub(crate) fn has_leechers(&self, info_hash: InfoHash) -> bool {
+        self.swarms.get(&info_hash).is_some_and(|swarm| swarm.peers.values().any(|peer| !peer.complete))
     }
 
     /// Nothing of a group's torrent is here any more: nobody tells who leaves it.
@@ -115,7 +129,7 @@ impl StockClients {
         let round = self.round;
         let count = |swarms: &HashMap<InfoHash, Swarm>| swarms.values().map(|swarm| swarm.peers.len()).sum::<usize>();
         let n_before = count(&self.swarms);
-        self.swarms.values_mut().for_each(|swarm| swarm.peers.retain(|_, named| *named == round));
+        self.swarms.values_mut().for_each(|swarm| swarm.peers.retain(|_, peer| peer.round == round));
         self.swarms.retain(|_, swarm| !swarm.peers.is_empty());
         count(&self.swarms) < n_before
     }
@@ -143,13 +157,17 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn leecher(text: &str) -> StockPeer {
+        StockPeer { address: address(text), complete: false }
+    }
+
     /// Design §7: by info-hash and exact source address.
     #[test]
     fn only_announced_addresses_are_admitted_to_a_groups_torrent() {
         let mut stock = StockClients::default();
         let judge = |stock: &StockClients, hash, ip: &str| stock.judge(hash, ip.parse().unwrap());
         assert_eq!(judge(&stock, FILE, "10.0.0.1"), Err(NotAnnounced::Torrent));
-        stock.update(FILE, GROUP, &[address("10.0.0.1:6881"), address("[2001:db8::1]:6881")], &[]);
+        stock.update(FILE, GROUP, &[leecher("10.0.0.1:6881"), leecher("[2001:db8::1]:6881")], &[]);
         for (ip, verdict) in [
             ("10.0.0.1", Ok(())),
             ("::ffff:10.0.0.1", Ok(())),
@@ -178,12 +196,12 @@ mod tests {
     #[test]
     fn a_group_that_is_left_admits_nobody() {
         let mut stock = StockClients::default();
-        stock.update(FILE, GROUP, &[address("10.0.0.1:1")], &[]);
+        stock.update(FILE, GROUP, &[leecher("10.0.0.1:1")], &[]);
         stock.leave(GroupId([9; 16]));
         assert_eq!(stock.announced(FILE).len(), 1);
         stock.leave(GROUP);
         assert_eq!(stock.judge(FILE, [10, 0, 0, 1].into()), Err(NotAnnounced::Torrent));
-        stock.update(FILE, GROUP, &[address("10.0.0.1:1")], &[]);
+        stock.update(FILE, GROUP, &[leecher("10.0.0.1:1")], &[]);
         stock.forget(FILE);
         assert!(stock.announced(FILE).is_empty());
     }
@@ -192,7 +210,7 @@ mod tests {
     fn who_is_not_named_again_after_a_reconnection_is_forgotten() {
         let now = Moment::now();
         let mut stock = StockClients::default();
-        let (stays, left) = (address("10.0.0.1:1"), address("10.0.0.2:1"));
+        let (stays, left) = (leecher("10.0.0.1:1"), leecher("10.0.0.2:1"));
         stock.update(FILE, GROUP, &[stays, left], &[]);
         stock.cut_off(now);
         assert!(!stock.forget_unconfirmed(now.after(Duration::from_secs(60))), "nobody could be asked");
@@ -206,9 +224,21 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_completes_needs_nothing_more() {
+        let mut stock = StockClients::default();
+        let (one, other) = (leecher("10.0.0.1:1"), leecher("10.0.0.2:1"));
+        stock.update(FILE, GROUP, &[one, other], &[]);
+        stock.update(FILE, GROUP, &[StockPeer { complete: true, ..one }], &[]);
+        assert!(stock.has_leechers(FILE));
+        stock.update(FILE, GROUP, &[], &[other.address]);
+        assert!(!stock.has_leechers(FILE));
+    }
+
+    #[test]
     fn no_more_are_remembered_than_the_bound() {
         let mut stock = StockClients::default();
-        let many: Vec<_> = (1..=3000).map(|port| SocketAddr::from(([10, 0, 0, 1], port))).collect();
+        let leecher = |port| StockPeer { address: SocketAddr::from(([10, 0, 0, 1], port)), complete: false };
+        let many: Vec<_> = (1..=3000).map(leecher).collect();
         stock.update(FILE, GROUP, &many, &[]);
         assert_eq!(stock.announced(FILE).len(), MAX_PEERS);
     }

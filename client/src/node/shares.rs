@@ -212,19 +212,24 @@ impl Owner {
         if wanted.group.is_some_and(|wanted| wanted != group) {
             return Err(PeerError::OtherGroup);
         }
-        if let Some(torrent) = self.seeding.get(&info_hash).filter(|torrent| !torrent.is_finished()) {
+        if let Some(torrent) = self.seeding_torrent(info_hash) {
             return Ok(torrent.incoming());
         }
-        let Some(share) = share else {
-            return self.fetching.get(&info_hash).map(TorrentHandle::incoming).ok_or(PeerError::OtherTorrent);
-        };
-        let geometry = Geometry::new(share.file.size, u64::from(PIECE_LENGTH)).map_err(|_| PeerError::OtherTorrent)?;
-        let purpose = Purpose::Seed { path: share.path.clone(), stamp: share.stamp };
-        let name = TorrentName { info_hash, group: Some(group) };
-        let torrent = TorrentHandle::start(self.torrent_plan(name, geometry, purpose), self.reports.clone());
-        let incoming = torrent.incoming();
-        self.seeding.insert(info_hash, torrent);
-        Ok(incoming)
+        self.fetching.get(&info_hash).map(TorrentHandle::incoming).ok_or(PeerError::OtherTorrent)
+    }
+
+    /// The torrent of a share; one that nobody needed lately is opened now.
+    pub(super) fn seeding_torrent(&mut self, info_hash: InfoHash) -> Option<&TorrentHandle> {
+        if self.seeding.get(&info_hash).is_none_or(TorrentHandle::is_finished) {
+            let mut shares = self.shares.values().filter(|entry| !entry.stale).map(|entry| &entry.share);
+            let share = shares.find(|share| share.file.info_hash == info_hash)?;
+            let geometry = Geometry::new(share.file.size, u64::from(PIECE_LENGTH)).ok()?;
+            let purpose = Purpose::Seed { path: share.path.clone(), stamp: share.stamp };
+            let name = TorrentName { info_hash, group: Some(share.file.group_id) };
+            let torrent = TorrentHandle::start(self.torrent_plan(name, geometry, purpose), self.reports.clone());
+            self.seeding.insert(info_hash, torrent);
+        }
+        self.seeding.get(&info_hash)
     }
 
     pub(super) fn torrent_plan(&self, name: TorrentName, geometry: Geometry, purpose: Purpose) -> TorrentPlan {

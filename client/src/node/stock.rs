@@ -13,20 +13,27 @@ impl Owner {
     /// Ordinary clients came to a swarm or left it. Connections of those that left end by the admissions' change.
     pub(super) fn stock_peers(&mut self, listing: ListingId, came: &[StockPeer], left: &[SocketAddr]) {
         let Some((info_hash, group)) = self.torrent_of(listing) else { return };
-        let addresses: Vec<_> = came.iter().map(|peer| peer.address).collect();
-        self.plan.admissions.send_modify(|admissions| admissions.stock.update(info_hash, group, &addresses, left));
+        self.plan.admissions.send_modify(|admissions| admissions.stock.update(info_hash, group, came, left));
         let running = self.fetching.get(&info_hash).into_iter().chain(self.seeding.get(&info_hash));
         running.for_each(|torrent| torrent.tell(Control::AddressesLeft(left.to_vec())));
         self.tell_of_stock_peers(listing);
     }
 
-    /// Whom a download may dial besides members. Who has everything dials nobody.
-    pub(super) fn tell_of_stock_peers(&self, listing: ListingId) {
+    /// Tells a torrent whom it may dial besides members. A share dials those that need something: they may be unable
+    /// to dial it.
+    pub(super) fn tell_of_stock_peers(&mut self, listing: ListingId) {
         let Some((info_hash, _)) = self.torrent_of(listing) else { return };
         let announced = self.plan.admissions.borrow().stock.announced(info_hash);
-        let announced: Vec<_> = announced.into_iter().filter(|address| may_dial(*address, self.loopback)).collect();
-        if let Some(torrent) = self.torrent_of_download(listing).filter(|_| !announced.is_empty()) {
-            torrent.tell(Control::AddressesCame(announced));
+        let is_seeding = self.torrent_of_download(listing).is_none();
+        let dialled = announced.into_iter().filter(|peer| may_dial(peer.address, self.loopback));
+        let dialled = dialled.filter(|peer| !(is_seeding && peer.complete));
+        let dialled: Vec<_> = dialled.map(|peer| peer.address).collect();
+        if dialled.is_empty() {
+            return;
+        }
+        let torrent = if is_seeding { self.seeding_torrent(info_hash) } else { self.torrent_of_download(listing) };
+        if let Some(torrent) = torrent {
+            torrent.tell(Control::AddressesCame(dialled));
         }
     }
 

@@ -245,6 +245,7 @@ impl Task {
         self.plan.foreign.is_none()
             && self.part.is_none()
             && self.peers.is_empty()
+            && !self.plan.opener.admissions.borrow().stock.has_leechers(self.plan.name.info_hash)
             && self.reports.is_empty()
             && self.idle_since.elapsed() > IDLE_TIMEOUT
     }
@@ -253,11 +254,12 @@ impl Task {
         let now = Instant::now();
         match control {
             Control::PeersCame(contacts) => {
-                let candidates = contacts
-                    .iter()
-                    .filter(|contact| may_dial(contact.address, self.plan.loopback))
-                    .map(|contact| Candidate { key: PeerKey(contact.key.0), address: contact.address });
-                let candidates = candidates.collect();
+                let reachable = contacts.iter().filter(|contact| may_dial(contact.address, self.plan.loopback));
+                let candidate = |PeerContact { key, address, .. }: &PeerContact| {
+                    // Members who lack the file dial those that have it.
+                    Candidate { key: PeerKey(key.0), address: *address, dial_as_seeder: false }
+                };
+                let candidates = reachable.map(candidate).collect();
                 self.contacts.extend(contacts.into_iter().map(|contact| (contact.key, contact)));
                 self.engine.handle(now, Event::PeersFound(candidates));
             }

@@ -107,18 +107,19 @@ impl Torrent {
         self.dial(now);
     }
 
-    /// Dials whose turn it is, while we need peers and there is room.
+    /// Dials whose turn it is, while there is room.
     pub(super) fn dial(&mut self, now: Instant) {
-        if self.is_complete() || self.is_paused {
+        if self.is_paused {
             return;
         }
+        let seeding = self.is_complete();
         while self.candidates.n_dials() < self.limits.dials
             && self.peers.len() + self.candidates.n_dials() < self.limits.connections
         {
-            let Some(candidate) = self.candidates.take_due(now) else { break };
+            let Some(candidate) = self.candidates.take_due(now, seeding) else { break };
             self.actions.push_back(Action::Dial(candidate));
         }
-        let (due, expiry) = self.candidates.deadlines(&self.limits);
+        let (due, expiry) = self.candidates.deadlines(&self.limits, seeding);
         for at in [due.filter(|at| *at > now), expiry].into_iter().flatten() {
             self.wake_by(at);
         }

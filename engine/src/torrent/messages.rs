@@ -116,6 +116,9 @@ impl Torrent {
         let is_complete = self.is_complete();
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         if is_complete && peer.held.is_all() {
+            // Neither will ever need the other.
+            let key = peer.key;
+            self.candidates.remove(key);
             self.close(now, connection, CloseReason::NothingToExchange);
             return;
         }

@@ -266,7 +266,7 @@ fn itself_and_strangers_beyond_the_limit_are_refused() {
 #[test]
 fn who_is_not_admitted_any_more_is_dropped_and_not_dialled_before_it_is_named_again() {
     let mut bench = Bench::new(10, false, Limits::default());
-    let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into() };
+    let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into(), dial_as_seeder: false };
     assert_eq!(bench.handle(Event::PeersFound(vec![candidate])), [Action::Dial(candidate)]);
     assert_eq!(close_reason(bench.connect(1)), None);
     let ended = bench.handle(Event::Forget(key(1)));
@@ -279,10 +279,20 @@ fn who_is_not_admitted_any_more_is_dropped_and_not_dialled_before_it_is_named_ag
 #[test]
 fn a_complete_torrent_dials_nobody_and_parts_from_seeders() {
     let mut bench = Bench::new(10, true, Limits::default());
-    let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into() };
+    let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into(), dial_as_seeder: false };
     assert!(bench.handle(Event::PeersFound(vec![candidate])).is_empty());
     bench.connect(1);
     assert_eq!(close_reason(bench.receive(1, Message::HaveAll)), Some(CloseReason::NothingToExchange));
+}
+
+#[test]
+fn a_complete_torrent_dials_who_may_be_unable_to_dial_it_until_that_has_everything() {
+    let mut bench = Bench::new(10, true, Limits::default());
+    let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into(), dial_as_seeder: true };
+    assert_eq!(bench.handle(Event::PeersFound(vec![candidate])), [Action::Dial(candidate)]);
+    bench.connect(1);
+    assert_eq!(close_reason(bench.receive(1, Message::HaveAll)), Some(CloseReason::NothingToExchange));
+    assert!(!bench.wait(Duration::from_secs(300)).iter().any(|action| matches!(action, Action::Dial(_))));
 }
 
 #[test]
@@ -352,7 +362,7 @@ fn the_sole_sender_of_a_corrupt_piece_is_banned_for_good() {
     assert_eq!(banned(bench.handle(corrupt)), [key(1)]);
     assert_eq!(bench.torrent.have().n_set(), 0);
     assert_eq!(close_reason(bench.connect(1)), Some(CloseReason::Barred));
-    let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into() };
+    let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into(), dial_as_seeder: false };
     assert!(bench.handle(Event::PeersFound(vec![candidate])).is_empty());
 }
 

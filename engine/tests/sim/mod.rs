@@ -244,12 +244,15 @@ impl Swarm {
         }
     }
 
+    fn candidate(&self, index: usize) -> Candidate {
+        Candidate { key: self.nodes[index].key, address: Self::address_of(index), dial_as_seeder: false }
+    }
+
     fn join(&mut self, index: usize) {
         self.nodes[index].is_alive = true;
-        let newcomer = Candidate { key: self.nodes[index].key, address: Self::address_of(index) };
+        let newcomer = self.candidate(index);
         let present: Vec<_> = (0..self.nodes.len()).filter(|n| *n != index && self.nodes[*n].is_alive).collect();
-        let candidates =
-            present.iter().map(|n| Candidate { key: self.nodes[*n].key, address: Self::address_of(*n) }).collect();
+        let candidates = present.iter().map(|n| self.candidate(*n)).collect();
         self.tell(index, Event::PeersFound(candidates));
         for other in present {
             self.tell(other, Event::PeersFound(vec![newcomer]));

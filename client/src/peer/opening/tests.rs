@@ -1,6 +1,7 @@
 //! Who is let in by a plain handshake, and what a plain dial accepts.
 
 use super::*;
+use mini_torrent_common::control::StockPeer;
 use mini_torrent_common::tls::Identity;
 use tokio::net::TcpListener;
 
@@ -11,12 +12,16 @@ const FOREIGN: InfoHash = InfoHash([4; 20]);
 const MEMBERS_ONLY: InfoHash = InfoHash([5; 20]);
 const OWN_ID: PeerId = PeerId([6; 20]);
 
+fn leecher(address: &str) -> StockPeer {
+    StockPeer { address: address.parse().unwrap(), complete: false }
+}
+
 /// A client that was told of one ordinary peer in each of two swarms, and has a foreign torrent.
 fn opener() -> Opener {
     let identity = Identity::from_seed(&[7; 32]).unwrap();
     let mut admissions = Admissions::new(identity.public());
-    admissions.stock.update(ADMITTED, GROUP, &["127.0.0.1:6881".parse().unwrap()], &[]);
-    admissions.stock.update(ELSEWHERE, GROUP, &["10.0.0.9:6881".parse().unwrap()], &[]);
+    admissions.stock.update(ADMITTED, GROUP, &[leecher("127.0.0.1:6881")], &[]);
+    admissions.stock.update(ELSEWHERE, GROUP, &[leecher("10.0.0.9:6881")], &[]);
     admissions.stock.open(FOREIGN);
     let (_, admissions) = watch::channel(admissions);
     let places = Arc::new(Semaphore::new(4));

@@ -37,7 +37,9 @@ impl Task {
     pub(super) fn addresses_came(&mut self, addresses: &[SocketAddr]) {
         let is_member = |address: &SocketAddr| self.contacts.values().any(|contact| contact.address == *address);
         let plain = addresses.iter().filter(|address| !is_member(address));
-        let candidates = plain.map(|address| Candidate { key: key_at(*address), address: *address }).collect();
+        let candidate =
+            |address: &SocketAddr| Candidate { key: key_at(*address), address: *address, dial_as_seeder: true };
+        let candidates = plain.map(candidate).collect();
         self.engine.handle(Instant::now(), Event::PeersFound(candidates));
     }
 
@@ -60,7 +62,7 @@ impl Task {
     }
 
     /// A candidate whose key stands for its address is an ordinary client; all others have to prove theirs.
-    pub(super) fn dial(&mut self, Candidate { key, address }: Candidate) {
+    pub(super) fn dial(&mut self, Candidate { key, address, .. }: Candidate) {
         let (opener, TorrentName { info_hash, group }) = (self.plan.opener.clone(), self.plan.name);
         self.dials.spawn(async move {
             let dialled = match group {
