@@ -9,9 +9,6 @@ pub enum PeerMisbehavior {
     /// A bitfield with a bit set beyond the last piece (BEP 3).
     #[error("a spare bit of the bitfield is set")]
     BitfieldSpareBit,
-    /// A bitfield, have-all or have-none after another message that depends on it (BEP 3, BEP 6).
-    #[error("the pieces held were not announced first")]
-    BitfieldNotFirst,
     /// A have for a piece that does not exist.
     #[error("announced a piece that does not exist")]
     HaveOutOfRange,

@@ -60,8 +60,6 @@ pub(crate) struct Peer {
     pub(crate) fast: bool,
 
     pub(crate) held: Held,
-    /// A message came after which the pieces held may no longer be announced.
-    pub(crate) is_past_announcement: bool,
     /// Pieces it has and we have not.
     pub(crate) n_wanted: u32,
 
@@ -135,7 +133,6 @@ impl Peer {
             direction,
             fast,
             held: Held::Nothing,
-            is_past_announcement: false,
             n_wanted: 0,
             is_choking_us: true,
             are_we_interested: false,

@@ -16,6 +16,10 @@ impl Owner {
         self.plan.admissions.send_modify(|admissions| admissions.stock.update(info_hash, group, came, left));
         let running = self.fetching.get(&info_hash).into_iter().chain(self.seeding.get(&info_hash));
         running.for_each(|torrent| torrent.tell(Control::AddressesLeft(left.to_vec())));
+        if let Some(torrent) = self.seeding.get(&info_hash) {
+            let completed = came.iter().filter(|peer| peer.complete).map(|peer| peer.address);
+            torrent.tell(Control::AddressesLeft(completed.collect()));
+        }
         self.tell_of_stock_peers(listing);
     }
 

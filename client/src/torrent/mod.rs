@@ -206,3 +206,6 @@ impl TorrentHandle {
         self.task
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -146,7 +146,6 @@ impl Torrent {
     ) -> Result<(), PeerMisbehavior> {
         let block = self.geometry.block(index, begin, length).ok_or(PeerMisbehavior::BlockOutOfRange)?;
         let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
-        peer.is_past_announcement = true;
         let request = peer.outstanding.take(block);
         if request.is_none() && !peer.outstanding.take_released(block) {
             peer.n_unrequested += 1;

@@ -32,29 +32,27 @@ impl Torrent {
     fn dispatch(&mut self, now: Instant, connection: ConnectionId, message: Message) -> Result<(), PeerMisbehavior> {
         match message {
             Message::Block { index, begin, length } => return self.on_block(now, connection, index, begin, length),
-            Message::Request { index, begin, length } => {
-                self.end_announcement(connection);
-                return self.on_request(now, connection, index, begin, length);
-            }
+            Message::Request { index, begin, length } => return self.on_request(now, connection, index, begin, length),
             Message::Bitfield(bytes) => {
                 let n_pieces = self.geometry.n_pieces();
                 let pieces = Bitfield::from_bytes(&bytes, n_pieces).map_err(|error| match error {
                     BitfieldError::Length => PeerMisbehavior::BitfieldLength,
                     BitfieldError::SpareBit => PeerMisbehavior::BitfieldSpareBit,
                 })?;
-                return self.on_pieces_held(now, connection, held_of(pieces));
+                self.on_pieces_held(now, connection, held_of(pieces));
             }
-            Message::HaveAll => return self.on_pieces_held(now, connection, Held::All),
-            Message::HaveNone => return self.on_pieces_held(now, connection, Held::Nothing),
+            Message::HaveAll => self.on_pieces_held(now, connection, Held::All),
             Message::Have(index) => return self.on_have(now, connection, index),
             Message::ExtendedHandshake { max_requests } => {
                 if let (Some(peer), Some(max)) = (self.peers.get_mut(&connection), max_requests) {
                     peer.depth.max_of_peer = max.max(1);
                 }
-                return Ok(());
             }
-            Message::KeepAlive | Message::Unknown => return Ok(()),
-            Message::Suggest(_) | Message::AllowedFast(_) => {}
+            Message::KeepAlive
+            | Message::Unknown
+            | Message::HaveNone
+            | Message::Suggest(_)
+            | Message::AllowedFast(_) => {}
             Message::Choke => self.on_choke(now, connection),
             Message::Unchoke => self.on_unchoke(now, connection),
             Message::Interested => self.on_interest(now, connection, true),
@@ -62,32 +60,36 @@ impl Torrent {
             Message::Cancel { index, begin, length } => self.on_cancel(now, connection, index, begin, length),
             Message::Reject { index, begin, length } => self.on_reject(now, connection, index, begin, length),
         }
-        self.end_announcement(connection);
         Ok(())
     }
 
-    fn end_announcement(&mut self, connection: ConnectionId) {
-        if let Some(peer) = self.peers.get_mut(&connection) {
-            peer.is_past_announcement = true;
+    /// What a peer has only grows. Clients send a bitfield later, too, where it is shorter than many `have` (aria2 does).
+    fn on_pieces_held(&mut self, now: Instant, connection: ConnectionId, held: Held) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        match (&mut peer.held, held) {
+            (Held::All, _) | (_, Held::Nothing) => return,
+            (Held::Some(before), Held::Some(pieces)) => {
+                for piece in self.geometry.pieces().filter(|piece| pieces.contains(*piece)) {
+                    if before.insert(piece) {
+                        self.picker.add_holder_of(piece);
+                    }
+                }
+            }
+            (before, held) => {
+                self.picker.remove_holder(before);
+                self.picker.add_holder(&held);
+                peer.held = held;
+            }
         }
-    }
-
-    fn on_pieces_held(&mut self, now: Instant, connection: ConnectionId, held: Held) -> Result<(), PeerMisbehavior> {
-        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
-        if std::mem::replace(&mut peer.is_past_announcement, true) {
-            return Err(PeerMisbehavior::BitfieldNotFirst);
-        }
-        self.picker.add_holder(&held);
-        peer.n_wanted = held.n_outside(self.picker.have());
-        peer.held = held;
+        peer.n_wanted = peer.held.n_outside(self.picker.have());
+        peer.exhausted = None;
+        self.note_seeder(connection);
         self.review(now, connection);
-        Ok(())
     }
 
     fn on_have(&mut self, now: Instant, connection: ConnectionId, index: u32) -> Result<(), PeerMisbehavior> {
         let piece = self.geometry.piece(index).ok_or(PeerMisbehavior::HaveOutOfRange)?;
         let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
-        peer.is_past_announcement = true;
         if peer.held.contains(piece) {
             return Ok(());
         }
@@ -97,18 +99,24 @@ impl Torrent {
         if let Held::Some(pieces) = &mut peer.held {
             pieces.insert(piece);
             self.picker.add_holder_of(piece);
-            if pieces.is_all() {
-                self.picker.remove_holder(&peer.held);
-                peer.held = Held::All;
-                self.picker.add_holder(&peer.held);
-            }
         }
         if !self.picker.have().contains(piece) {
             peer.n_wanted += 1;
             peer.exhausted = None;
         }
+        self.note_seeder(connection);
         self.review(now, connection);
         Ok(())
+    }
+
+    /// A peer that has got every piece counts as a seeder, not as a holder of each.
+    fn note_seeder(&mut self, connection: ConnectionId) {
+        let Some(peer) = self.peers.get_mut(&connection) else { return };
+        if matches!(&peer.held, Held::Some(pieces) if pieces.is_all()) {
+            self.picker.remove_holder(&peer.held);
+            peer.held = Held::All;
+            self.picker.add_holder(&peer.held);
+        }
     }
 
     /// What the peer has, or what we have, changed: is there still something to exchange, and do we want it?

@@ -123,14 +123,27 @@ fn malformed(peer: &Peer, error: &dyn std::fmt::Display) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::Content;
     use crate::peer::Credential;
+    use crate::torrent::TorrentStatus;
+    use crate::torrent::task::Mailboxes;
+    use crate::torrent::tests::{fetching, info, patiently, plan};
+    use crate::torrent::wire::own_extended_handshake;
     use bytes::Bytes;
+    use mini_torrent_common::bitfield::Bitfield;
     use mini_torrent_common::hash::PeerId;
+    use mini_torrent_common::peer_wire::ExtendedHandshake;
     use mini_torrent_engine::PeerKey;
-    use tokio::sync::mpsc;
+    use std::sync::Arc;
+    use tokio::net::TcpListener;
+    use tokio::sync::{mpsc, watch};
     use tokio_util::sync::CancellationToken;
 
     const THEIR_NUMBER: u8 = 9;
+    /// The connection to the other one of two that exchange.
+    const OTHER: ConnectionId = ConnectionId(0);
+    /// The connection to a third.
+    const THIRD: ConnectionId = ConnectionId(1);
 
     fn peer() -> Peer {
         Peer {
@@ -180,5 +193,87 @@ mod tests {
         }
         let mut silent = Peer { extensions: PeerExtensions::default(), ..peer() };
         assert_eq!(answer(&foreign, &mut silent, 0), None);
+    }
+
+    /// A client that lacks a foreign torrent's file, and is connected to another one that has said what it can.
+    fn exchanging(private: bool) -> Task {
+        let directory = tempfile::tempdir().unwrap();
+        let info = info(private);
+        let plan = plan(&info, fetching(&info, directory.path()));
+        let (_, control) = mpsc::channel(1);
+        let (_, incoming) = mpsc::channel(1);
+        let (reports, _) = mpsc::channel(1);
+        let mailboxes = Mailboxes { control, incoming, reports, status: watch::channel(TorrentStatus::default()).0 };
+        let content = Content::partial(Arc::new(tempfile::tempfile().unwrap()));
+        let have = Bitfield::none(plan.geometry.n_pieces());
+        let mut task = Task::new(plan, mailboxes, content, None, have);
+        task.peers.insert(OTHER, Peer { remote: "127.0.0.1:5".parse().unwrap(), ..peer() });
+        task.extended(OTHER, &own_extended_handshake(task.plan.foreign.clone().as_ref()));
+        task
+    }
+
+    /// What it tells the other one when the time has come.
+    fn told(task: &mut Task) -> Vec<Message> {
+        task.tell_of_peers(task.exchanged_at + EXCHANGE_INTERVAL);
+        let commands = task.peers.get_mut(&OTHER).unwrap().batch.drain(..);
+        commands.map(|command| if let PeerCommand::Send(message) = command { message } else { panic!() }).collect()
+    }
+
+    #[tokio::test]
+    async fn two_of_ours_tell_each_other_of_peers_and_dial_them() {
+        let (mut teller, mut hearer) = (exchanging(false), exchanging(false));
+        for _ in 0..2 {
+            assert_eq!(told(&mut teller), [], "nobody to tell of");
+            let third = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let remote = third.local_addr().unwrap();
+            teller.peers.insert(THIRD, Peer { remote, is_dialled: true, ..peer() });
+            let messages = told(&mut teller);
+            assert_eq!(messages.len(), 1);
+            messages.iter().for_each(|message| hearer.extended(OTHER, message));
+            hearer.act();
+            patiently(third.accept()).await.unwrap();
+            assert_eq!(told(&mut teller), [], "known already");
+            // Who says it again at once is not heard.
+            let other =
+                Pex { added: vec![PexPeer { address: "127.0.0.1:9".parse().unwrap(), flags: 0 }], dropped: vec![] };
+            hearer.extended(OTHER, &other.to_message(UT_PEX));
+            hearer.act();
+            assert_eq!(hearer.dials.len(), 1);
+            teller.peers.remove(&THIRD);
+            let left = Pex { added: vec![], dropped: vec![remote] };
+            assert_eq!(told(&mut teller), [left.to_message(UT_PEX)]);
+            // And the other way round.
+            std::mem::swap(&mut teller, &mut hearer);
+        }
+    }
+
+    /// Design §3: a peer that is reached from everywhere does not aim us at our own network or machine.
+    #[tokio::test]
+    async fn a_peer_names_none_of_a_narrower_scope() {
+        let mut task = exchanging(false);
+        task.peers.get_mut(&OTHER).unwrap().remote = "198.51.100.1:5".parse().unwrap();
+        let named = ["127.0.0.1:9", "10.0.0.9:9", "[::1]:9", "[::ffff:192.168.0.1]:9"];
+        let added = named.map(|address| PexPeer { address: address.parse().unwrap(), flags: 0 }).to_vec();
+        task.extended(OTHER, &Pex { added, dropped: vec![] }.to_message(UT_PEX));
+        task.act();
+        assert_eq!(task.dials.len(), 0);
+    }
+
+    /// BEP 27: the peers of a private torrent come from its trackers alone.
+    #[tokio::test]
+    async fn in_a_private_torrent_nobody_is_told_of_and_nobody_heard() {
+        let mut task = exchanging(true);
+        let Message::ExtendedHandshake(own) = own_extended_handshake(task.plan.foreign.as_ref()) else { panic!() };
+        assert_eq!(own.ut_pex, None, "not offered");
+        // Somebody who offers it nevertheless.
+        let theirs = ExtendedHandshake { ut_pex: Some(UT_PEX), ..ExtendedHandshake::default() };
+        task.extended(OTHER, &Message::ExtendedHandshake(theirs));
+        let remote = "127.0.0.1:9".parse().unwrap();
+        task.peers.insert(THIRD, Peer { remote, is_dialled: true, ..peer() });
+        assert_eq!(told(&mut task), []);
+        let pex = Pex { added: vec![PexPeer { address: remote, flags: 0 }], dropped: vec![] };
+        task.extended(OTHER, &pex.to_message(UT_PEX));
+        task.act();
+        assert_eq!(task.dials.len(), 0);
     }
 }
