@@ -327,6 +327,7 @@ mod tests {
             (b"5:spam", DecodeError::Truncated),
             (b"i03e", DecodeError::Number(1)),
             (b"i-0e", DecodeError::Number(1)),
+            (b"-1:a", DecodeError::Unexpected(0)),
             (b"i9223372036854775808e", DecodeError::Number(1)),
             (b"99999999999999999999:", DecodeError::Number(0)),
             (b"9223372036854775807:", DecodeError::Truncated),

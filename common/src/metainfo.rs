@@ -201,6 +201,9 @@ mod tests {
         assert_eq!(with("6:lengthi5e", "6:lengthi-5e"), InfoError::Key("length"));
         assert_eq!(with("6:lengthi5e", "5:filesle"), InfoError::MultiFile);
         assert_eq!(with("6:lengthi5e", "6:lengthi9e"), InfoError::Pieces);
+        assert_eq!(with("pieces40:\u{7}", "pieces39:"), InfoError::Pieces);
+        assert_eq!(with("pieces40:", &format!("pieces60:{}", "7".repeat(20))), InfoError::Pieces);
+        assert_eq!(with("pieces40:", "pieces0:1:x40:"), InfoError::Pieces);
         assert_eq!(with("lengthi4e", "lengthi0e"), InfoError::Geometry(GeometryError::PieceLength(0)));
         assert_eq!(with("5:a.bin", "5:../ab"), InfoError::Name(NameError::FileNamePath));
         assert_eq!(with("4:name5:a.bin", ""), InfoError::Key("name"));

@@ -23,7 +23,7 @@ pub enum Stock {
     Libtorrent,
 }
 
-/// Which of a torrent's trackers a client asks. Only libtorrent can be told.
+/// Which of a torrent's trackers a client asks. Only libtorrent can choose; aria2 asks by UDP if it is told so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trackers {
     /// As the torrent says.
@@ -82,7 +82,14 @@ impl StockClient {
         let mut command = match stock {
             Stock::Aria2 => {
                 let mut command = Command::new("aria2c");
-                command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
+                command.args(["--no-conf", "--enable-dht6=false", "--bt-enable-lpd=false"]);
+                if trackers == Trackers::Udp {
+                    // It asks trackers by UDP through the socket of its DHT, which is led nowhere.
+                    command.arg("--enable-dht=true").arg(format!("--dht-listen-port={port}"));
+                    command.arg("--dht-entry-point=127.0.0.1:9").arg(format!("--dht-file-path={place}/dht.dat"));
+                } else {
+                    command.arg("--enable-dht=false");
+                }
                 command.args(["--enable-peer-exchange=false", "--seed-ratio=0.0", "--summary-interval=0"]);
                 command.args(["--check-integrity=true", "--bt-tracker-interval=1", "--allow-overwrite=true"]);
                 command.args(["--disable-ipv6=true", "--bt-stop-timeout=0"]);

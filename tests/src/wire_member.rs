@@ -10,7 +10,7 @@ use mini_torrent_common::control::{
 use mini_torrent_common::geometry::{Geometry, PIECE_LENGTH};
 use mini_torrent_common::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
 use mini_torrent_common::metainfo::{Info, PieceHashes};
-use mini_torrent_common::names::GroupName;
+use mini_torrent_common::names::{GroupName, PUBLIC_GROUP};
 use mini_torrent_common::secret::{Password, SessionToken};
 use mini_torrent_common::tls::{self, Identity, PublicKey};
 use rustls::{ClientConnection, StreamOwned};
@@ -71,12 +71,20 @@ impl Content {
     /// # Panics
     /// When its name is no file name.
     pub fn foreign_info(&self) -> Vec<u8> {
-        Info { private: false, group: None, ..self.info(GroupId([0; 16])) }.encode()
+        self.open_info().encode()
     }
 
-    /// What its uploader says of it, and its raw `info` dictionary.
+    /// Its `info` dictionary where everybody may have it.
+    fn open_info(&self) -> Info {
+        Info { private: false, group: None, ..self.info(GroupId([0; 16])) }
+    }
+
+    /// What its uploader says of it in a group, and its raw `info` dictionary.
     pub fn draft(&self, group: GroupId) -> (ListingDraft, Vec<u8>) {
-        let info = self.info(group);
+        self.described_by(self.info(group))
+    }
+
+    fn described_by(&self, info: Info) -> (ListingDraft, Vec<u8>) {
         let raw = info.encode();
         let draft = ListingDraft {
             name: info.name,
@@ -398,7 +406,10 @@ impl WireMember {
     /// When the tracker refuses.
     pub fn share(&mut self, group: &str, content: &Content) -> Torrent {
         let group_id = self.group_id(group);
-        let (draft, raw) = content.draft(group_id);
+        let (draft, raw) = match group {
+            PUBLIC_GROUP => content.described_by(content.open_info()),
+            _ => content.draft(group_id),
+        };
         let info_hash = draft.info_hash;
         let geometry = Geometry::new(draft.size, u64::from(PIECE_LENGTH)).expect("a size");
         let listing = self.offer(group, draft, &raw).unwrap_or_else(|refusal| panic!("{refusal:?}"));

@@ -1,5 +1,5 @@
 //! Strangers at both ports: random bytes, truncated and oversized frames, slow and silent connections. Others
-//! are served meanwhile and memory stays bounded (issue 2, "What bad input gets"; C9, B8).
+//! are served meanwhile and memory stays bounded (issues 2 and 4, "What bad input gets"; C9, B8).
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
@@ -11,12 +11,15 @@ use mini_torrent_tests::wire_leecher::WireLeecher;
 use mini_torrent_tests::wire_member::Seed;
 use mini_torrent_tests::{Client, DEADLINE, Deployment, GROUP, P, Running, WireMember, programs};
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How much more memory a process may take while it is mistreated.
 const MAX_GROWTH: u64 = 48 << 20;
+/// How much memory a tracker may take whose 16,384 connections all have begun a head of 8 KiB.
+const MAX_FLOODED: u64 = 400 << 20;
 /// Until when a connection that says nothing sensible must be closed: 10 s by design §3, and a reserve.
 const UNDECIDED: Duration = Duration::from_secs(14);
 
@@ -186,6 +189,63 @@ fn slow_openings_are_closed_in_time() {
         });
         scope.spawn(|| assert_served(&mut deployment));
     });
+}
+
+/// Ends what other threads do in a loop, also when the test fails.
+struct EndWhenDropped<'a>(&'a AtomicBool);
+
+impl Drop for EndWhenDropped<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Issue 4: announces without a right key and URLs of 64 KiB by the thousand, heads that never end, noise by UDP, all at
+/// once: members are served meanwhile, and memory is bounded.
+#[test]
+fn floods_of_http_and_udp_keep_nobody_out() {
+    let (mut deployment, ..) = sharing();
+    let address = deployment.tracker.address();
+    let over = AtomicBool::new(false);
+    let announces = format!("GET /{}/announce?info_hash=x HTTP/1.1\r\n\r\n", "0".repeat(32)).repeat(50);
+    let long = format!("GET /announce?{} HTTP/1.1\r\n\r\n", "x".repeat(64 * 1024));
+    let begun: Vec<TcpStream> = (0..200).map(|_| connect(address)).collect();
+    for mut socket in &begun {
+        socket.write_all(format!("GET /announce HTTP/1.1\r\nX: {}", "x".repeat(7000)).as_bytes()).unwrap();
+    }
+    std::thread::scope(|scope| {
+        let _end = EndWhenDropped(&over);
+        for request in [&announces, &long] {
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    // The tracker closes when it has had enough.
+                    let _ = ask_and_leave(address, request.as_bytes());
+                }
+            });
+        }
+        scope.spawn(|| {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            for (seed, length) in (0..).zip((16..200).cycle()).take_while(|_| !over.load(Ordering::Relaxed)) {
+                let _ = socket.send_to(&random_bytes(length, seed), address);
+            }
+            socket.set_nonblocking(true).unwrap();
+            assert!(socket.recv(&mut [0; 2048]).is_err(), "noise was answered");
+        });
+        assert_served(&mut deployment);
+        let mut late = Client::start(&deployment.scene, &deployment.tracker, "late");
+        late.sign_up("late");
+    });
+    let memory = deployment.tracker.running().peak_memory();
+    assert!(memory < MAX_FLOODED, "{} MiB", memory >> 20);
+    deployment.clients[1].expect_ok(&format!("list_files {GROUP}"));
+}
+
+/// Sends, and takes whatever comes until the other side has closed the connection.
+fn ask_and_leave(address: SocketAddr, request: &[u8]) -> std::io::Result<()> {
+    let mut socket = connect(address);
+    socket.write_all(request)?;
+    socket.shutdown(Shutdown::Write)?;
+    std::io::copy(&mut socket, &mut std::io::sink()).map(drop)
 }
 
 /// Half-closed connections are closed.

@@ -5,6 +5,7 @@
 
 use mini_torrent_common::torrent::Torrent;
 use mini_torrent_tests::client::ClientSettings;
+use mini_torrent_tests::deployment::user_name;
 use mini_torrent_tests::files::{assert_same, random_file};
 use mini_torrent_tests::stock::{Stock, StockClient, Trackers};
 use mini_torrent_tests::waiting::skipped;
@@ -23,7 +24,11 @@ fn sharing_with_stock_clients(n: usize, options: &[&str]) -> (Deployment, PathBu
     let mut deployment = Deployment::empty(programs!());
     deployment.tracker.kill();
     deployment.tracker = Tracker::start_with(&deployment.scene, "open", options);
-    deployment.add_members(n);
+    // Transmission takes those who share an address for one peer.
+    for nth in 0..n {
+        let listen = format!("127.0.0.{}:0", nth + 1);
+        deployment.add_member_with(ClientSettings::new(&user_name(nth)).listen(&listen));
+    }
     let ann = &mut deployment.clients[0];
     ann.expect_ok(&format!("set_group {GROUP} stock-clients on"));
     let file = random_file(ann.path(FILE), 8 * P - 1000, 7);
@@ -115,7 +120,7 @@ fn d15_clients_without_keys_by_udp_in_the_open_group() {
         let announce = format!("udp://{}/announce", deployment.tracker.address());
         let open = Torrent::new(vec![vec![announce]], keyed.raw_info().to_vec()).unwrap();
         let path = deployment.scene.write("open.torrent", open.encode());
-        let mut ordinary = StockClient::start(&deployment.scene, stock, &path, "ordinary", Trackers::All);
+        let mut ordinary = StockClient::start(&deployment.scene, stock, &path, "ordinary", Trackers::Udp);
         ordinary.wait_complete(FILE, &original);
         let [ann, bob] = deployment.some();
         bob.wait_seeders("public", FILE, 2);
@@ -158,21 +163,23 @@ fn our_client_with_a_tracker_that_is_not_ours() {
     if !Stock::Aria2.is_there() || !Stock::Libtorrent.is_there() {
         return;
     }
-    for scheme in ["http", "udp"] {
+    for (scheme, trackers) in [("http", Trackers::All), ("udp", Trackers::Udp)] {
         let deployment = Deployment::empty(programs!());
         let scene = &deployment.scene;
         let address = free_address();
         let mut command = Command::new("opentracker");
         let port = address.port().to_string();
         command.args(["-i", "127.0.0.1", "-p", &port, "-P", &port]).current_dir(scene.dir());
-        let _tracker = scene.start("opentracker", &mut command);
-        eventually_within(PATIENCE, "opentracker listens", || TcpStream::connect(address).ok().map(drop));
         let original = random_file(scene.make_dir("seed").join(FILE), 8 * P - 1000, 9);
         let info = mini_torrent_tests::Content::new(FILE, std::fs::read(&original).unwrap()).foreign_info();
         let announce = format!("{scheme}://{address}/announce");
         let torrent = Torrent::new(vec![vec![announce]], info).unwrap();
         let path = scene.write("foreign.torrent", torrent.encode());
-        let mut seeder = StockClient::start(scene, Stock::Aria2, &path, "seed", Trackers::All);
+        // Debian's opentracker serves what is on its list.
+        command.arg("-w").arg(scene.write("served", format!("{}\n", torrent.info_hash())));
+        let _tracker = scene.start("opentracker", &mut command);
+        eventually_within(PATIENCE, "opentracker listens", || TcpStream::connect(address).ok().map(drop));
+        let mut seeder = StockClient::start(scene, Stock::Aria2, &path, "seed", trackers);
         seeder.wait_complete(FILE, &original);
         let settings = ClientSettings::new("ours");
         let mut ours = Client::start_with(scene, deployment.tracker.info_file(), settings);
@@ -182,7 +189,7 @@ fn our_client_with_a_tracker_that_is_not_ours() {
         assert!(done.is_some(), "{scheme}: the foreign torrent does not complete");
         assert_same(&original, &destination);
         drop(seeder);
-        let mut other = StockClient::start(scene, Stock::Libtorrent, &path, "other", Trackers::All);
+        let mut other = StockClient::start(scene, Stock::Libtorrent, &path, "other", trackers);
         other.wait_complete(FILE, &original);
     }
 }

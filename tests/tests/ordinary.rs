@@ -3,9 +3,12 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
-use mini_torrent_common::hash::Sha1Hash;
+use mini_torrent_common::hash::{InfoHash, Sha1Hash};
 use mini_torrent_tests::files::{assert_same, random_bytes, random_file};
-use mini_torrent_tests::{Client, Deployment, P, eventually, programs};
+use mini_torrent_tests::wire_announce::{scrape_by_http, scrape_by_udp};
+use mini_torrent_tests::{
+    Client, Conduct, Content, Deployment, P, Scene, Tracker, WireMember, WireSeeder, eventually, programs,
+};
 use std::path::{Path, PathBuf};
 
 const FILE: &str = "film.mkv";
@@ -61,6 +64,45 @@ fn a8_d2_d5_a_shared_file_is_listed_and_scraped_at_once() {
     eventually("a6: only live peers count", || (scraped(bob, FILE) == (0, 0)).then_some(()));
 }
 
+/// A6, D5, D6: in mid-download the leecher counts as one, by command, HTTP and UDP alike, and afterwards as a seeder. What
+/// nobody shares is an error everywhere.
+#[test]
+fn a6_d5_d6_every_kind_of_scrape_counts_in_mid_download() {
+    let scene = Scene::new(programs!());
+    let tracker = Tracker::start_with(&scene, "open", &["--open-public"]);
+    let mut deployment = Deployment { clients: Vec::new(), tracker, scene };
+    deployment.add_stranger();
+    deployment.add_stranger();
+    let address = deployment.tracker.address();
+    let content = Content::new(FILE, random_bytes(usize::try_from(2 * P).unwrap(), 5));
+    let listener = WireSeeder::bind();
+    let mut member = WireMember::connect(address, WireSeeder::port_of(&listener)).unwrap();
+    member.sign_up("zed", "password-of-zed");
+    let torrent = member.share("public", &content);
+    let pass = member.pass(torrent.group);
+    let seeder = WireSeeder::serve(listener, member, &torrent, content, Conduct::HELD, pass);
+    let [ann, bob] = deployment.some();
+    let mut agree_on = |seeders: u32, leechers: u32| {
+        eventually(&format!("{seeders} seeders, {leechers} leechers"), || {
+            let command = scraped(ann, FILE) == (seeders.into(), leechers.into());
+            let stock = [scrape_by_http(address, torrent.info_hash), scrape_by_udp(address, torrent.info_hash)];
+            let stock = stock.map(|scraped| scraped.map(|counts| (counts.complete, counts.incomplete)));
+            (command && stock == [Ok((seeders, leechers)), Ok((seeders, leechers))]).then_some(())
+        });
+    };
+    agree_on(1, 0);
+    bob.expect_ok(&format!("download {FILE} {}", bob.path(FILE).display()));
+    seeder.wait_requested();
+    agree_on(1, 1);
+    seeder.allow(None);
+    bob.wait_event_kind("download_completed");
+    agree_on(2, 0);
+    bob.expect_error("scrape nothing.bin", "no_such_file");
+    for scraped in [scrape_by_http(address, InfoHash([9; 20])), scrape_by_udp(address, InfoHash([9; 20]))] {
+        assert_eq!(scraped, Err("unknown key or file".into()));
+    }
+}
+
 /// A9, A5: carried by hand to another client, the file arrives under its own name.
 #[test]
 fn a9_a5_an_mtorrent_carried_by_hand_brings_the_file() {
@@ -75,18 +117,6 @@ fn a9_a5_an_mtorrent_carried_by_hand_brings_the_file() {
     assert_same(&file, inbox.join(FILE));
     // D6: the leecher has become a seeder.
     eventually("d6: both seed", || (scraped(bob, FILE) == (2, 0)).then_some(()));
-}
-
-/// A .mtorrent of another deployment never gets a word of ours.
-#[test]
-fn an_mtorrent_of_a_foreign_tracker_is_refused_by_name() {
-    let (mut deployment, _) = two();
-    let text = format!("203.0.113.9:18000\n203.0.113.9:18000\nfile\n3\n{}\n", "a".repeat(20));
-    let path = deployment.scene.write("foreign.mtorrent", text);
-    let ann = &mut deployment.clients[0];
-    let answer = ann.run(&format!("get {} .", path.display()));
-    assert_eq!(answer["ok"], false, "{answer}");
-    assert!(answer["error"]["message"].as_str().unwrap().contains("203.0.113.9:18000"), "{answer}");
 }
 
 /// A15: gone from the tracker and the mapping, the .mtorrent deleted, the data kept.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
+use mini_torrent_common::torrent::Torrent;
 use mini_torrent_tests::files::{assert_same, random_bytes, random_file};
 use mini_torrent_tests::{Client, Conduct, Content, Deployment, GROUP, P, WireSeeder, eventually, eventually_within};
 use mini_torrent_tests::{Tracker, holds_for, programs};
@@ -119,6 +120,47 @@ fn d10_a_killed_tracker_remembers_everything() {
     cid.wait_seeders(GROUP, "file", 2);
     cid.expect_ok("logout");
     cid.sign_in();
+}
+
+/// D10: the console's `export` is JSON that a person can read. After a restart it says the same of accounts, groups, files
+/// and keys, and it never has a secret.
+#[test]
+fn d10_the_export_is_readable_and_the_same_after_a_restart() {
+    let mut deployment = Deployment::of(programs!(), 2);
+    let ann = &mut deployment.clients[0];
+    let file = random_file(ann.path("file"), P + 1, 6);
+    ann.upload(&file, GROUP);
+    ann.expect_ok("set_group lab stock-clients on");
+    let personal = ann.path("file.torrent");
+    ann.expect_ok(&format!("export_torrent lab file {}", personal.display()));
+    let before = exported(&mut deployment);
+    deployment.tracker.kill();
+    deployment.tracker.start_again();
+    eventually("both clients are there again", || {
+        (exported(&mut deployment)["peers"].as_array().unwrap().len() == 2).then_some(())
+    });
+    let after = exported(&mut deployment);
+    let names = |part: &str| -> Vec<String> {
+        let rows = after[part].as_array().unwrap_or_else(|| panic!("no {part}: {after}"));
+        rows.iter().map(|row| row["name"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(names("users"), ["ann", "bob"]);
+    assert!(names("groups").contains(&GROUP.to_owned()) && names("listings").contains(&"file".to_owned()), "{after}");
+    for part in ["users", "groups", "listings", "announce_keys"] {
+        assert_eq!(after[part], before[part], "{part}");
+    }
+    let text = after.to_string();
+    let urls = Torrent::decode(&std::fs::read(personal).unwrap()).unwrap().tiers().concat();
+    let key = urls.iter().find_map(|url| url.split('/').find(|part| part.len() == 32)).unwrap();
+    for secret in ["password", "argon2", "token", "secret", "digest", key] {
+        assert!(!text.contains(secret), "{secret} is in {text}");
+    }
+}
+
+fn exported(deployment: &mut Deployment) -> serde_json::Value {
+    let lines = deployment.tracker.console("export");
+    assert!(lines.len() > 10, "a line each for a person to read: {lines:?}");
+    serde_json::from_str(&lines.join("\n")).unwrap()
 }
 
 /// While the tracker is gone commands fail within 5 s, the client stays, and reconnects within 5 s.

@@ -67,7 +67,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_taken_udp_port_is_said_to_be_that() {
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        // No other test listens at this address by TCP.
+        let udp = UdpSocket::bind("127.0.0.77:0").unwrap();
         let taken = listen(udp.local_addr().unwrap()).unwrap_err();
         assert!(taken.kind() == io::ErrorKind::AddrInUse && taken.to_string().contains("UDP"), "{taken}");
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::service::tests::Stage;
 
+/// D1, D9: who is connected is shown with address and peer id; nonsense gets its words.
 #[tokio::test]
 async fn d9_the_console_answers_and_escapes() {
     let stage = Stage::new().await;

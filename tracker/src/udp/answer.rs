@@ -3,7 +3,8 @@
 
 use super::connection_id::ConnectionIds;
 use crate::limits;
-use crate::service::{Credential, OrdinaryAnnounce, Service};
+use crate::service::{Credential, OrdinaryAnnounce, Service, TurnedAway};
+use mini_torrent_common::announce::{Counts, Event};
 use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::udp_announce::{
     AnnounceRequest, Family, MAX_URL_DATA_LENGTH, Request, RequestError, encode_announce, encode_connect, encode_error,
@@ -78,7 +79,14 @@ impl Answerer {
             numwant: request.numwant,
             own_family_only: true,
         };
-        match self.service.announce_ordinary(&credential, &asked, &mut self.peers) {
+        let announced = self.service.announce_ordinary(&credential, &asked, &mut self.peers);
+        // Whoever takes no part may stop. Transmission sends no key by UDP and begins with a stop: were that refused, it
+        // would repeat it by HTTP and never start.
+        let announced = match announced {
+            Err(TurnedAway::NotAdmitted) if request.event == Event::Stopped => Ok(Counts::default()),
+            announced => announced,
+        };
+        match announced {
             Ok(counts) => {
                 let family = if source.is_ipv4() { Family::V4 } else { Family::V6 };
                 let interval_s = u32::try_from(limits::ANNOUNCE_INTERVAL.as_secs()).unwrap_or(u32::MAX);

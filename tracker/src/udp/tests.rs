@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::service::tests::Stage;
+use mini_torrent_common::announce::Event;
 use mini_torrent_common::announce_key::AnnounceKey;
 use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::udp_announce::{
@@ -126,6 +127,26 @@ async fn the_key_comes_in_url_data_however_it_is_split() {
     }
     assert_eq!(ask(&[2, 9, b'/']), Err("truncated option".into()));
     assert_eq!(ask(&option(&"x".repeat(255)).repeat(3)), Err("url data too long".into()));
+}
+
+/// Transmission begins with a stop, which carries no key by UDP, and repeats a refused one by HTTP in the place of its
+/// start.
+#[tokio::test]
+async fn who_takes_no_part_may_stop_and_learns_nothing() {
+    let stage = Stage::new().await;
+    let (_olga, _events, file, _) = stage.open_lab().await;
+    let mut tracker = Pretend::new(&stage);
+    let connection_id = tracker.connect("10.0.9.1:1");
+    for (info_hash, event, answer) in [
+        (file.info_hash, Event::Stopped, Ok(vec![])),
+        (InfoHash([9; 20]), Event::Stopped, Ok(vec![])),
+        (file.info_hash, Event::Started, Err("unknown key or file".to_owned())),
+    ] {
+        let request =
+            AnnounceRequest { connection_id, transaction_id: 5, info_hash, port: 1, event, ..Default::default() };
+        let packet = packet(Request::Announce(request));
+        assert_eq!(read(&tracker.answer(&packet, "10.0.9.1:1").unwrap(), Family::V4), answer, "{event:?}");
+    }
 }
 
 /// Nothing is sent back that is longer than its request before the connection id is valid, and to most nothing at all.
