@@ -67,8 +67,13 @@ fn form_of(command: &clap::Command) -> String {
     for positional in command.get_positionals() {
         let words = positional.get_possible_values();
         let words: Vec<_> = words.iter().map(clap::builder::PossibleValue::get_name).collect();
-        let name = if words.is_empty() { positional.get_id().to_string() } else { words.join("|") };
-        form += &if positional.is_required_set() { format!(" <{name}>") } else { format!(" [<{name}>]") };
+        let name = match words[..] {
+            [] => format!("<{}>", positional.get_id()),
+            // What is always the same is typed as it stands.
+            [word] => word.to_owned(),
+            _ => format!("<{}>", words.join("|")),
+        };
+        form += &if positional.is_required_set() { format!(" {name}") } else { format!(" [{name}]") };
     }
     for option in command.get_arguments().filter(|argument| !argument.is_positional()) {
         let long = option.get_long().unwrap_or_default();
@@ -147,9 +152,9 @@ mod tests {
         assert_eq!(error("download_file g").message, "usage: download_file <group> <file> <destination> [--force]");
         assert_eq!(error("logout now").message, "usage: logout [--everywhere]");
         assert_eq!(error("set_role lab bob").message, "usage: set_role <group> <user> <admin|member>");
-        assert_eq!(error("get x").message, "usage: get <x.mtorrent|x.torrent|magnet> <destination> [--force]");
+        assert_eq!(error("get x").message, "usage: get <torrent|magnet> <destination> [--force]");
         assert_eq!(error("share").message, "usage: share <path> [<name.mtorrent>]");
-        assert_eq!(error("set_group lab stock-clients").message, "usage: set_group <group> <stock-clients> <on|off>");
+        assert_eq!(error("set_group lab stock-clients").message, "usage: set_group <group> stock-clients <on|off>");
         assert_eq!(error("wait --timeout x").code, ErrorCode::Usage);
         assert_eq!(error("wait g").code, ErrorCode::Usage);
     }
@@ -172,6 +177,13 @@ mod tests {
         assert!(matches!(parse("show downloads").unwrap().1.unwrap(), Command::Show { .. }));
         assert!(matches!(parse("exit").unwrap().1.unwrap(), Command::Quit));
         assert!(matches!(parse("login bob -x-").unwrap().1.unwrap(), Command::Login { password: Some(_), .. }));
+    }
+
+    #[test]
+    fn the_readme_lists_the_commands_as_help_does() {
+        let text = help(None).unwrap().text.join("\n");
+        let (commands, _) = text.split_once("\n\n").unwrap();
+        assert!(include_str!("../../../README.md").contains(commands), "{commands}");
     }
 
     #[test]

@@ -137,16 +137,16 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Share a file with everybody who has an account, and write a .mtorrent for it
+    /// Share a file in the group public and write its .mtorrent
     ///
-    /// The .mtorrent is plain text to be carried to others; without a name it is NAME.mtorrent in the current
-    /// directory.
+    /// Every account is a member of the group public. The .mtorrent is plain text to be carried to others; without a name
+    /// it is NAME.mtorrent in the current directory.
     Share {
         path: PathBuf,
         #[arg(id = "name.mtorrent")]
         mtorrent: Option<PathBuf>,
     },
-    /// Share a file with everybody who has an account
+    /// Share a file in the group public
     Send { path: PathBuf },
     /// Fetch by a .mtorrent, a .torrent or a magnet link
     ///
@@ -155,7 +155,7 @@ pub(crate) enum Command {
     /// show_downloads shows it with - in the group's place, and cancel_download - <file> ends it.
     Get {
         /// x.mtorrent, x.torrent, or magnet:…
-        #[arg(id = "x.mtorrent|x.torrent|magnet")]
+        #[arg(id = "torrent|magnet")]
         source: String,
         /// A directory, or a path in an existing one
         destination: PathBuf,
@@ -163,7 +163,7 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Fetch a file that is shared with everybody
+    /// Fetch a file of the group public
     Download {
         file: String,
         /// A directory, or a path in an existing one; the current directory when left out
@@ -172,7 +172,7 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Stop sharing a file with everybody
+    /// Stop sharing a file in the group public
     ///
     /// Named by its .mtorrent, that is deleted; your file stays.
     Remove {
@@ -180,7 +180,7 @@ pub(crate) enum Command {
         #[arg(id = "x.mtorrent|file")]
         target: String,
     },
-    /// Count who has a file that is shared with everybody, and who fetches it
+    /// Count seeders and leechers of a file in the group public
     Scrape { file: String },
     /// The same as show_downloads, with another spelling
     #[command(hide = true)]
