@@ -3,12 +3,14 @@
 //! An announce holds the table while it is noted in the swarm, and a change ends the peers of what ended before it lets
 //! go of the table. So nobody announces with a key that has ended, and no peer outlives its key.
 
+mod digest_front;
 mod usage;
 
 pub(crate) use usage::{TooManyPlaces, Used};
 
 use crate::announces::KeyIndex;
 use crate::store::{Admitted, AdmittedKey};
+use digest_front::{AsItIs, DigestFront};
 use mini_torrent_common::announce_key::AnnounceKey;
 use mini_torrent_common::control::{KeyId, ListingId};
 use mini_torrent_common::hash::{InfoHash, Sha256Hash};
@@ -29,7 +31,7 @@ pub(crate) type Held<'a> = RwLockReadGuard<'a, Admitting>;
 /// Keys and open files.
 #[derive(Default)]
 pub(crate) struct Admitting {
-    by_digest: HashMap<Sha256Hash, KeyIndex>,
+    by_digest: HashMap<DigestFront, KeyIndex, AsItIs>,
     /// A key keeps its place, for its peers name it.
     keys: Vec<Option<Key>>,
     free: Vec<KeyIndex>,
@@ -115,8 +117,9 @@ fn files_of(admitted: &Admitted) -> HashMap<InfoHash, OrdinaryFile> {
 impl Admitting {
     /// The key of this text, and its place.
     pub(crate) fn find(&self, key: &AnnounceKey) -> Option<(KeyIndex, &Key)> {
-        let index = *self.by_digest.get(&key.digest())?;
-        Some((index, self.key(index)?))
+        let digest = key.digest();
+        let index = *self.by_digest.get(&DigestFront::of(&digest))?;
+        Some((index, self.key(index).filter(|key| key.digest == digest)?))
     }
 
     /// The key at a place.
@@ -147,7 +150,7 @@ impl Admitting {
     fn drop_keys(&mut self, kept: &HashSet<KeyId>, mut end: impl FnMut(Ended)) {
         for (index, place) in (0..).map(KeyIndex).zip(&mut self.keys) {
             if let Some(key) = place.take_if(|key| !kept.contains(&key.id)) {
-                self.by_digest.remove(&key.digest);
+                self.by_digest.remove(&DigestFront::of(&key.digest));
                 end(Ended { info_hash: key.info_hash, listing: key.listing, key: Some(index) });
                 self.free.push(index);
             }
@@ -156,7 +159,8 @@ impl Admitting {
 
     fn add(&mut self, admitted: AdmittedKey) {
         let AdmittedKey { id, user, listing, info_hash, digest, .. } = admitted;
-        if self.by_digest.contains_key(&digest) {
+        let front = DigestFront::of(&digest);
+        if self.by_digest.contains_key(&front) {
             return;
         }
         let index = match self.free.pop() {
@@ -170,7 +174,7 @@ impl Admitting {
         };
         if let Some(place) = self.keys.get_mut(index.0 as usize) {
             *place = Some(Key { id, user, listing, info_hash, digest, usage: Mutex::default() });
-            self.by_digest.insert(digest, index);
+            self.by_digest.insert(front, index);
         }
     }
 }

@@ -7,13 +7,36 @@ use std::net::{IpAddr, SocketAddr};
 /// The use of one key since the tracker started. Times are seconds of the monotonic clock.
 #[derive(Debug, Default)]
 pub(crate) struct Usage {
-    /// Each address (IPv6: /64) of the last hour once, with the time of its last use.
-    places: Vec<(IpAddr, u64)>,
+    /// Those of the last hour, each once.
+    places: Vec<Place>,
     last: Option<Used>,
     /// Whether `last` was taken to the store.
     is_stored: bool,
     /// Whether there were too many places.
     suspended: bool,
+}
+
+/// An address and when the key was used there last. Small, for every announce looks through those of its key.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    block: Block,
+    at_s: u32,
+}
+
+/// An address, or for IPv6 its /64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Block {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+impl Block {
+    fn of(ip: IpAddr) -> Self {
+        match address::block_of(ip) {
+            IpAddr::V4(v4) => Self::V4(v4.octets()),
+            IpAddr::V6(v6) => Self::V6(v6.octets().first_chunk().copied().unwrap_or_default()),
+        }
+    }
 }
 
 /// One use of a key.
@@ -43,17 +66,18 @@ impl Usage {
         if self.suspended {
             return Err(TooManyPlaces::Before);
         }
-        let block = address::block_of(used.address.ip());
-        match self.places.iter_mut().find(|(place, _)| *place == block) {
-            Some((_, at_s)) => *at_s = used.at_s,
+        let block = Block::of(used.address.ip());
+        let at_s = u32::try_from(used.at_s).unwrap_or(u32::MAX);
+        match self.places.iter_mut().find(|place| place.block == block) {
+            Some(place) => place.at_s = at_s,
             None => {
                 let window_s = KEY_PLACES_WINDOW.as_secs();
-                self.places.retain(|(_, at_s)| used.at_s.saturating_sub(*at_s) < window_s);
+                self.places.retain(|place| u64::from(at_s.saturating_sub(place.at_s)) < window_s);
                 if self.places.len() >= MAX_KEY_PLACES {
                     self.suspended = true;
                     return Err(TooManyPlaces::Now);
                 }
-                self.places.push((block, used.at_s));
+                self.places.push(Place { block, at_s });
             }
         }
         self.last = Some(used);

@@ -4,7 +4,7 @@
 use super::Service;
 use crate::announces::{Announce, Announces, Change, KeyIndex, Peer, Wanted};
 use crate::clock::{Clock, Moment};
-use crate::keys::{Held, KeyTable, TooManyPlaces, Used};
+use crate::keys::{Held, Key, KeyTable, TooManyPlaces, Used};
 use crate::limits;
 use crate::presence::{ConnectionId, WantedMembers};
 use mini_torrent_common::announce::{Counts, Event};
@@ -50,6 +50,14 @@ impl Credential {
         }
         Some(AnnounceKey::from_text(segment).map_or(Self::Malformed, Self::Key))
     }
+}
+
+/// A file that a credential opens.
+struct Opened<'a> {
+    listing: ListingId,
+    index: KeyIndex,
+    /// `None` for an open file.
+    key: Option<&'a Key>,
 }
 
 /// An announce as an edge received it.
@@ -111,30 +119,24 @@ impl OrdinaryClients {
         self.clock.now().since(self.start).as_secs()
     }
 
-    /// Whether this credential opens this file, and with which key.
-    fn admit(
-        &self,
-        held: &Held<'_>,
-        credential: &Credential,
-        info_hash: InfoHash,
-    ) -> Result<(ListingId, KeyIndex), TurnedAway> {
-        match credential {
-            Credential::Malformed => Err(TurnedAway::NotAdmitted),
+    /// What this credential opens, if it opens this file. Its key may be suspended.
+    fn open<'a>(held: &'a Held<'_>, credential: &Credential, info_hash: InfoHash) -> Result<Opened<'a>, TurnedAway> {
+        let opened = match credential {
+            Credential::Malformed => None,
             Credential::None => {
-                let file = held.file(info_hash).filter(|file| file.open).ok_or(TurnedAway::NotAdmitted)?;
-                Ok((file.listing, KeyIndex::OPEN))
+                let file = held.file(info_hash).filter(|file| file.open);
+                file.map(|file| Opened { listing: file.listing, index: KeyIndex::OPEN, key: None })
             }
             Credential::Key(key) => {
-                let (index, key) = held.find(key).ok_or(TurnedAway::NotAdmitted)?;
-                let opens = key.info_hash == info_hash && !key.usage().is_suspended();
-                if opens { Ok((key.listing, index)) } else { Err(TurnedAway::NotAdmitted) }
+                let found = held.find(key).filter(|(_, key)| key.info_hash == info_hash);
+                found.map(|(index, key)| Opened { listing: key.listing, index, key: Some(key) })
             }
-        }
+        };
+        opened.ok_or(TurnedAway::NotAdmitted)
     }
 
-    /// Notes the use of a key; too many places suspend it.
-    fn note_use(&self, held: &Held<'_>, index: KeyIndex, used: Used) -> Result<(), TurnedAway> {
-        let Some(key) = held.key(index) else { return Ok(()) };
+    /// Notes the use of a key unless it is suspended; too many places suspend it.
+    fn note_use(&self, key: &Key, used: Used) -> Result<(), TurnedAway> {
         let mut usage = key.usage();
         let noted = usage.note(used);
         if noted == Err(TooManyPlaces::Now) && self.suspensions.try_send(key.id).is_err() {
@@ -159,8 +161,10 @@ impl Service {
         let OrdinaryAnnounce { info_hash, address, event, .. } = *asked;
         let (clients, now_s) = (&self.ordinary, self.ordinary.now_s());
         let held = clients.keys.hold();
-        let (listing, key) = clients.admit(&held, credential, info_hash)?;
-        clients.note_use(&held, key, Used { address, at_s: now_s })?;
+        let Opened { listing, index, key } = OrdinaryClients::open(&held, credential, info_hash)?;
+        if let Some(key) = key {
+            clients.note_use(key, Used { address, at_s: now_s })?;
+        }
         let seeder = asked.left == 0;
         let n_wanted = match event {
             Event::Stopped => 0,
@@ -175,7 +179,7 @@ impl Service {
         let (n_seeders, n_leechers) = self.presence.members_of(listing, wanted, |member| peers.push(member));
         let n_members = peers.len();
         let n_stock = usize::from(n_wanted).saturating_sub(n_members.min(usize::from(n_wanted) / 2));
-        let announce = Announce { info_hash, address, key, seeder, event };
+        let announce = Announce { info_hash, address, key: index, seeder, event };
         let announced = clients
             .announces
             .announce(&announce, wanted_stock(n_wanted, asked), now_s, |peer| {
@@ -199,7 +203,10 @@ impl Service {
     /// [`TurnedAway::NotAdmitted`].
     pub(crate) fn scrape_ordinary(&self, credential: &Credential, info_hash: InfoHash) -> Result<Counts, TurnedAway> {
         let held = self.ordinary.keys.hold();
-        let (listing, _) = self.ordinary.admit(&held, credential, info_hash)?;
+        let Opened { listing, key, .. } = OrdinaryClients::open(&held, credential, info_hash)?;
+        if key.is_some_and(|key| key.usage().is_suspended()) {
+            return Err(TurnedAway::NotAdmitted);
+        }
         let members = self.presence.counts([listing]).first().copied().unwrap_or_default();
         Ok(with_members(self.ordinary.announces.counts(info_hash).unwrap_or_default(), members))
     }

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it reports to a person")]
 
 mod accounts;
+mod announces;
 mod figures;
 mod hashing;
 mod members;
@@ -41,7 +42,7 @@ struct Options {
     #[arg(long, default_value_t = 1000)]
     members: usize,
     /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins encryption handshakes revocations
-    /// login-timing flood
+    /// login-timing flood announces
     cases: Vec<String>,
 }
 
@@ -68,7 +69,7 @@ struct Case {
     once: bool,
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     Case { name: "1:1", run: transfers::one_to_one, once: false },
     Case { name: "4:1", run: transfers::four_to_one, once: false },
     Case { name: "1:8", run: transfers::one_to_eight, once: false },
@@ -81,6 +82,7 @@ const CASES: [Case; 12] = [
     Case { name: "revocations", run: members::revocations, once: true },
     Case { name: "login-timing", run: members::login_timing, once: false },
     Case { name: "flood", run: members::flood, once: false },
+    Case { name: "announces", run: announces::announces, once: false },
 ];
 
 fn main() -> ExitCode {
