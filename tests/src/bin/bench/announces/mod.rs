@@ -90,7 +90,6 @@ pub(crate) fn announces(bench: &Bench, figures: &mut Figures) {
     let resident = || tracker.running().memory() as f64 / f64::from(1 << 20);
     let generating = cores.for_load();
     let mut udp = UdpLoad::new(tracker.address());
-    udp.wait_admitted(&population);
     figures.add("tracker with 10,000 keys, resident", "MiB", Goal::None, resident());
     let mut costs = Vec::new();
     for Scale { n_peers, udp: udp_name, http: http_name } in SCALES {

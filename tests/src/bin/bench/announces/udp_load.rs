@@ -5,6 +5,7 @@ use super::Tally;
 use super::population::{Announcement, N_SOURCES, NUMWANT, Population, source_address};
 use mini_torrent_common::announce::Event;
 use mini_torrent_common::udp_announce::{AnnounceRequest, Family, MAX_PACKET_LENGTH, Request, Response};
+use mini_torrent_tests::eventually;
 use nix::libc::{in_addr, in_pktinfo};
 use nix::sys::socket::{ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, setsockopt, sockopt};
 use std::io::{IoSlice, IoSliceMut};
@@ -24,8 +25,6 @@ const BUFFER_LENGTH: usize = 4 << 20;
 /// Bytes that an answer to an announce has in front of its peers.
 const ANSWER_HEAD: usize = 20;
 const PEER_LENGTH: usize = 6;
-/// How often a question about whether keys are known is asked.
-const N_ATTEMPTS: u32 = 100;
 
 /// A socket and its buffers.
 pub(super) struct UdpLoad {
@@ -54,20 +53,6 @@ impl UdpLoad {
             sent: MultiHeaders::preallocate(BATCH, Some(nix::cmsg_space!(in_pktinfo))),
             received: MultiHeaders::preallocate(BATCH, None),
         }
-    }
-
-    /// Waits until the tracker has read its keys: a peer that was never there may leave then.
-    pub(super) fn wait_admitted(&mut self, population: &Population) {
-        for _ in 0..N_ATTEMPTS {
-            self.connect();
-            let mut once = iter::once((0, vec![population.announcement(0)]));
-            let tally = self.exchange(Event::Stopped, || once.next());
-            if tally.n_answered == 1 && tally.n_refused == 0 {
-                return;
-            }
-            std::thread::sleep(LOST_AFTER);
-        }
-        panic!("the tracker does not know the keys");
     }
 
     /// Announces new peers, each once, until there are `n_peers`.
@@ -126,20 +111,20 @@ impl UdpLoad {
     /// Gets a connection id for each address.
     fn connect(&mut self) {
         let mut missing: Vec<u32> = (0..N_SOURCES).collect();
-        while !missing.is_empty() {
+        eventually("the tracker hands out connection ids", || {
             for source in &missing {
                 self.requests[0].clear();
                 Request::Connect { transaction_id: *source }.encode(&mut self.requests[0]);
                 self.send(*source, 1);
             }
-            std::thread::sleep(Duration::from_millis(20));
             let mut ids = Vec::new();
             while self.receive(|answer| ids.extend(connected(answer))) > 0 {}
             for (source, id) in ids {
                 self.connection_ids[source as usize] = id;
                 missing.retain(|one| *one != source);
             }
-        }
+            missing.is_empty().then_some(())
+        });
     }
 
     fn write(&mut self, source: u32, announcements: &[Announcement<'_>], event: Event) {
