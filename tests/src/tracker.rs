@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 
-/// The address in the tracker's own file: never used, since `--listen` stands above it.
-const UNUSED_ADDRESS: &str = "127.0.0.1\n1\n";
-
 /// A running tracker.
 #[derive(Debug)]
 pub struct Tracker {
     scene: Arc<Scene>,
     running: Running,
     name: String,
+    /// Which of its deployment it is.
+    number: u8,
+    data_dir: PathBuf,
     options: Vec<String>,
     address: SocketAddr,
     key: String,
@@ -42,12 +42,39 @@ impl Tracker {
 
     /// Starts a tracker at this address; `None` when it ends at once.
     pub fn start_at(scene: &Arc<Scene>, name: &str, listen: SocketAddr, options: &[&str]) -> Option<Self> {
-        scene.write(&format!("{name}.own.txt"), UNUSED_ADDRESS);
+        let data_dir = scene.path(&format!("{name}.data"));
+        Self::start_on(scene, name, 1, data_dir, listen, options)
+    }
+
+    /// Starts another tracker of this deployment, on the same data directory.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_beside(&self, number: u8) -> Self {
+        let name = format!("{}-{number}", self.name);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        let started = Self::start_on(&self.scene, &name, number, self.data_dir.clone(), any, &options);
+        started.unwrap_or_else(|| panic!("{name} does not start"))
+    }
+
+    fn start_on(
+        scene: &Arc<Scene>,
+        name: &str,
+        number: u8,
+        data_dir: PathBuf,
+        listen: SocketAddr,
+        options: &[&str],
+    ) -> Option<Self> {
+        // Its own file names addresses that are never used, since `--listen` stands above them.
+        let unused: String = (1..=number).map(|port| format!("127.0.0.1\n{port}\n")).collect();
+        scene.write(&format!("{name}.own.txt"), unused);
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-        let mut running = launch(scene, name, &options, listen);
+        let mut running = launch(scene, name, number, &data_dir, &options, listen);
         let (address, key) = first_lines(&mut running)?;
-        let info_file = scene.write(&format!("{name}.info.txt"), format!("{}\n{}\n", address.ip(), address.port()));
-        Some(Self { scene: Arc::clone(scene), running, name: name.into(), options, address, key, info_file })
+        let info_file = info_file(scene, name, &[address]);
+        let (scene, name) = (Arc::clone(scene), name.to_owned());
+        Some(Self { scene, running, name, number, data_dir, options, address, key, info_file })
     }
 
     /// Starts it again on the same data and port, after whatever ended it.
@@ -58,7 +85,7 @@ impl Tracker {
         self.running.kill();
         // Another process may hold the port for a moment as its own end of a connection.
         let (running, (address, key)) = eventually("the tracker has its port again", || {
-            let mut running = launch(&self.scene, &self.name, &self.options, self.address);
+            let mut running = launch(&self.scene, &self.name, self.number, &self.data_dir, &self.options, self.address);
             first_lines(&mut running).map(|lines| (running, lines))
         });
         assert_eq!((address, &key), (self.address, &self.key), "port or identity changed");
@@ -87,7 +114,7 @@ impl Tracker {
 
     /// Its data directory.
     pub fn data_dir(&self) -> PathBuf {
-        self.scene.path(&format!("{}.data", self.name))
+        self.data_dir.clone()
     }
 
     /// The deployment's identity, for what only a thief of its key could do.
@@ -137,10 +164,16 @@ impl Tracker {
     }
 }
 
-fn launch(scene: &Scene, name: &str, options: &[String], listen: SocketAddr) -> Running {
+/// Writes a `tracker_info.txt` that names these trackers, in this order.
+pub fn info_file(scene: &Scene, name: &str, trackers: &[SocketAddr]) -> PathBuf {
+    let lines = trackers.iter().map(|tracker| format!("{}\n{}\n", tracker.ip(), tracker.port()));
+    scene.write(&format!("{name}.info.txt"), lines.collect::<String>())
+}
+
+fn launch(scene: &Scene, name: &str, number: u8, data_dir: &Path, options: &[String], listen: SocketAddr) -> Running {
     let mut command = Command::new(&scene.programs().tracker);
-    command.arg(scene.path(&format!("{name}.own.txt"))).arg("1");
-    command.arg("--data-dir").arg(scene.path(&format!("{name}.data")));
+    command.arg(scene.path(&format!("{name}.own.txt"))).arg(number.to_string());
+    command.arg("--data-dir").arg(data_dir);
     command.arg("--listen").arg(listen.to_string()).args(options).current_dir(scene.dir());
     scene.start(name, &mut command)
 }

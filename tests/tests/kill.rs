@@ -1,7 +1,7 @@
 //! A few kill points of each kind, with the code that the torture run uses for hundreds (issue 2: kill -9
 //! loses nothing acknowledged; B9, B10, D8, D10, A12).
 
-use mini_torrent_tests::kill_points::{KillRun, kill_leecher, kill_seeder, kill_tracker};
+use mini_torrent_tests::kill_points::{KillRun, kill_leecher, kill_one_of_two, kill_seeder, kill_tracker};
 use mini_torrent_tests::programs;
 
 /// `MINI_TORRENT_SEED` and `MINI_TORRENT_POINTS` try other and more moments; a failure prints its point.
@@ -14,6 +14,12 @@ fn run() -> KillRun {
 #[test]
 fn a_killed_tracker_loses_nothing_acknowledged() {
     println!("{}", kill_tracker(&run()));
+}
+
+/// Issue 5: with two trackers, either of them.
+#[test]
+fn one_of_two_trackers_that_is_killed_loses_nothing_acknowledged() {
+    println!("{}", kill_one_of_two(&run()));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use clap::Parser;
 use mini_torrent_tests::client::password_of;
 use mini_torrent_tests::crowd::{Crowd, raise_file_limit};
 use mini_torrent_tests::files::{random_file, same, sparse_file};
-use mini_torrent_tests::kill_points::{KillRun, kill_leecher, kill_seeder, kill_tracker};
+use mini_torrent_tests::kill_points::{KillRun, kill_leecher, kill_one_of_two, kill_seeder, kill_tracker};
 use mini_torrent_tests::{Client, Deployment, GROUP, Programs, eventually, eventually_within};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -19,7 +19,7 @@ struct Options {
     /// What the kill points are drawn from; printed, so that a failure can be run again
     #[arg(long)]
     seed: Option<u64>,
-    /// Kill points for each of tracker, seeder and leecher
+    /// Kill points for each of tracker, two trackers, seeder and leecher
     #[arg(long, default_value_t = 200)]
     points: u32,
     /// Only these cases [default: all]
@@ -28,8 +28,9 @@ struct Options {
 
 type Case = (&'static str, fn(&KillRun) -> String);
 
-const CASES: [Case; 7] = [
+const CASES: [Case; 8] = [
     ("kill-tracker", |run| kill_tracker(run).to_string()),
+    ("kill-one-of-two", |run| kill_one_of_two(run).to_string()),
     ("kill-seeder", |run| kill_seeder(run).to_string()),
     ("kill-leecher", |run| kill_leecher(run).to_string()),
     ("above-4-gib", above_4_gib),

@@ -10,7 +10,7 @@ mod tracker_model;
 
 pub use leecher::kill_leecher;
 pub use seeder::kill_seeder;
-pub use tracker::kill_tracker;
+pub use tracker::{kill_one_of_two, kill_tracker};
 
 use crate::scene::Programs;
 use rand::RngExt;

@@ -1,4 +1,4 @@
-//! kill -9 of the tracker under the requests of several members at once.
+//! kill -9 of a tracker, or of one of two, under the requests of several members at once.
 
 use super::tracker_model::{Actor, Model, Operation};
 use super::{KillRun, Tally, random_moment};
@@ -18,13 +18,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Workers that talk at the same time, so that the store has several writes to commit together.
 const N_WORKERS: usize = 3;
 /// Most acknowledged operations between two kills.
 const MAX_ACKS: u64 = 30;
+/// How many ask for one name.
+const N_RIVALS: usize = 4;
 
 /// Kills the tracker at every point and compares what it remembers with what it acknowledged.
 ///
@@ -32,28 +34,53 @@ const MAX_ACKS: u64 = 30;
 /// When something acknowledged is lost, or something is there that nobody asked for.
 pub fn kill_tracker(run: &KillRun) -> Tally {
     let scene = Scene::new(run.programs.clone());
-    let mut tracker = Tracker::start(&scene);
+    kill_among(run, vec![Tracker::start(&scene)])
+}
+
+/// Kills one of two trackers of a deployment at every point, and compares what the other one has with what either
+/// acknowledged; then all race for one name.
+///
+/// # Panics
+/// As [`kill_tracker`], and when two users get one name.
+pub fn kill_one_of_two(run: &KillRun) -> Tally {
+    let scene = Scene::new(run.programs.clone());
+    let first = Tracker::start(&scene);
+    let second = first.start_beside(2);
+    kill_among(run, vec![first, second])
+}
+
+fn kill_among(run: &KillRun, mut trackers: Vec<Tracker>) -> Tally {
     let mut random = StdRng::seed_from_u64(run.seed);
+    let addresses: Vec<_> = trackers.iter().map(Tracker::address).collect();
     let mut workers: Vec<Worker> =
-        (0..N_WORKERS).map(|nth| Worker::sign_up(tracker.address(), nth, random.random())).collect();
+        (0..N_WORKERS).map(|nth| Worker::sign_up(&addresses, nth, random.random())).collect();
     for point in 0..run.n_points {
         let n_acks = Arc::new(AtomicU64::new(0));
+        let is_over = AtomicBool::new(false);
         let wanted = random.random_range(0..MAX_ACKS);
+        let victim = random.random_range(0..trackers.len());
         std::thread::scope(|scope| {
             for worker in &mut workers {
-                let n_acks = &n_acks;
-                scope.spawn(move || worker.work_until_it_breaks(n_acks));
+                let (n_acks, is_over) = (&n_acks, &is_over);
+                scope.spawn(move || worker.work_until_it_breaks(n_acks, is_over));
             }
             eventually("the workers work", || (n_acks.load(Ordering::Relaxed) >= wanted).then_some(()));
             random_moment(&mut random, Duration::from_millis(4));
-            tracker.kill();
+            trackers[victim].kill();
+            is_over.store(true, Ordering::Relaxed);
         });
-        tracker.start_again();
-        std::thread::scope(|scope| {
-            for worker in &mut workers {
-                scope.spawn(move || worker.compare(point));
-            }
-        });
+        let survivors: Vec<_> = trackers
+            .iter()
+            .enumerate()
+            .filter(|(nth, _)| *nth != victim)
+            .map(|(_, tracker)| tracker.address())
+            .collect();
+        if !survivors.is_empty() {
+            compare_all(&mut workers, &survivors, point);
+        }
+        trackers[victim].start_again();
+        compare_all(&mut workers, &addresses, point);
+        race_for_a_name(&addresses, point);
     }
     workers.iter().fold(Tally::default(), |sum, worker| Tally {
         happened: sum.happened + worker.tally.happened,
@@ -62,9 +89,36 @@ pub fn kill_tracker(run: &KillRun) -> Tally {
     })
 }
 
+fn compare_all(workers: &mut [Worker], trackers: &[SocketAddr], point: u32) {
+    std::thread::scope(|scope| {
+        for worker in workers {
+            scope.spawn(move || worker.compare(trackers, point));
+        }
+    });
+}
+
+/// Everybody asks for the same name at once, at every tracker: one gets it.
+fn race_for_a_name(trackers: &[SocketAddr], point: u32) {
+    let name = format!("contested{point}");
+    let asked = std::thread::scope(|scope| {
+        let ask = |tracker: SocketAddr| {
+            let name = &name;
+            scope.spawn(move || {
+                let mut member = WireMember::connect(tracker, 1).expect("the tracker accepts");
+                let password = mini_torrent_common::secret::Password::new(password_of(name));
+                member.request(Request::CreateUser { user: user_name(name), password }).expect("an answer").is_ok()
+            })
+        };
+        let asked: Vec<_> = trackers.iter().cycle().take(N_RIVALS).map(|tracker| ask(*tracker)).collect();
+        asked.into_iter().map(|one| one.join().expect("it was asked")).collect::<Vec<_>>()
+    });
+    let n_owners = asked.iter().filter(|got_it| **got_it).count();
+    assert_eq!(n_owners, 1, "point {point}: {n_owners} own {name}");
+}
+
 struct Worker {
     name: String,
-    tracker: SocketAddr,
+    trackers: Vec<SocketAddr>,
     actors: [Account; 2],
     model: Model,
     /// Accounts that nobody has signed in to since they were made.
@@ -109,8 +163,9 @@ struct GroupSight {
 }
 
 impl Worker {
-    fn sign_up(tracker: SocketAddr, nth: usize, seed: u64) -> Self {
+    fn sign_up(trackers: &[SocketAddr], nth: usize, seed: u64) -> Self {
         let name = format!("w{nth}");
+        let tracker = trackers[nth % trackers.len()];
         let actors = ["a", "b"].map(|letter| {
             let (user, seed) = (format!("{name}{letter}"), Seed::random());
             let mut member = WireMember::connect_as(tracker, seed, 1).expect("the tracker accepts");
@@ -119,7 +174,7 @@ impl Worker {
         });
         Self {
             name,
-            tracker,
+            trackers: trackers.to_vec(),
             actors,
             model: Model::default(),
             fresh_accounts: BTreeSet::new(),
@@ -130,15 +185,17 @@ impl Worker {
         }
     }
 
-    /// Both users' sessions, taken up again. One that the tracker did not come to confirm keeps its old token.
+    /// Both users' sessions, taken up again, each at some tracker. One that the tracker did not come to confirm keeps its
+    /// old token.
     fn connect(&mut self) -> io::Result<[WireMember; 2]> {
+        let [one, other] = [(); 2].map(|()| self.trackers[self.random.random_range(0..self.trackers.len())]);
         let [first, second] = &mut self.actors;
-        Ok([first.connect(self.tracker)?, second.connect(self.tracker)?])
+        Ok([first.connect(one)?, second.connect(other)?])
     }
 
-    fn work_until_it_breaks(&mut self, n_acks: &AtomicU64) {
+    fn work_until_it_breaks(&mut self, n_acks: &AtomicU64, is_over: &AtomicBool) {
         let Ok(mut members) = self.connect() else { return };
-        loop {
+        while !is_over.load(Ordering::Relaxed) {
             let mut operation = self.model.draw(&self.name, &mut self.n_drawn, &mut self.random);
             if self.carry_out(&mut members, &mut operation).is_err() {
                 self.in_doubt = Some(operation);
@@ -185,8 +242,9 @@ impl Worker {
         user_name(&self.actors[actor].user)
     }
 
-    /// Looks at everything again and settles the operation in doubt.
-    fn compare(&mut self, point: u32) {
+    /// Looks at everything again, at these trackers, and settles the operation in doubt.
+    fn compare(&mut self, trackers: &[SocketAddr], point: u32) {
+        self.trackers = trackers.to_vec();
         let mut members = self.connect().expect("the tracker is back");
         let sight = self.look(&mut members);
         let in_doubt = self.in_doubt.take();
@@ -205,7 +263,7 @@ impl Worker {
             );
         }
         for user in std::mem::take(&mut self.fresh_accounts) {
-            let mut member = WireMember::connect(self.tracker, 1).expect("the tracker accepts");
+            let mut member = WireMember::connect(trackers[0], 1).expect("the tracker accepts");
             member.sign_in(&user, &password_of(&user));
         }
     }
