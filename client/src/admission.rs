@@ -1,7 +1,7 @@
 //! Who may exchange a group's files with this client: the tickets that it holds, and the judging of those that
 //! peers show (design §5). Nothing here asks a tracker, so all of it goes on while every tracker is away.
 
-use mini_torrent_common::hash::{GroupId, InfoHash};
+use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::revocation::{Revocation, Revocations};
 use mini_torrent_common::ticket::{CLOCK_TOLERANCE_MS, SignedTicket, TICKET_LIFE_MS, Ticket, TicketError};
 use mini_torrent_common::tls::PublicKey;
@@ -9,6 +9,8 @@ use rustix::time::{ClockId, clock_gettime};
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
+
+use crate::peer::TorrentName;
 
 mod stock;
 
@@ -100,10 +102,10 @@ impl Admissions {
         Self { own_key, tracker: None, groups, revocations, stock }
     }
 
-    /// A tracker has proved the deployment's key and told the time.
-    pub(crate) fn connected(&mut self, deployment: PublicKey, heard: Moment, heard_ms: u64) {
+    /// A tracker has proved the deployment's key, and told the time and how long it has been up.
+    pub(crate) fn connected(&mut self, deployment: PublicKey, (heard, heard_ms): (Moment, u64), up: Duration) {
         self.tracker = Some((deployment, TrackerClock { heard, heard_ms }));
-        self.stock.connected(heard);
+        self.stock.connected(heard, up);
     }
 
     /// The tracker told the time again; `false` when its clock still goes as ours thinks.
@@ -224,12 +226,17 @@ impl Admissions {
         if self.revocations.cover(&ticket) { Err(NotAdmitted::Revoked) } else { Ok(ticket) }
     }
 
-    /// Judges a peer that comes without a ticket, now and again while it is connected.
+    /// Judges a peer that comes without a ticket to a torrent, now and again while it is connected.
     ///
     /// # Errors
     /// Why it is not admitted.
-    pub(crate) fn judge_plain(&self, info_hash: InfoHash, from: IpAddr) -> Result<(), NotAdmitted> {
-        Ok(self.stock.judge(info_hash, from)?)
+    pub(crate) fn judge_plain(&self, torrent: TorrentName, from: IpAddr) -> Result<(), NotAdmitted> {
+        let TorrentName { info_hash, group } = torrent;
+        match group {
+            Some(_) => self.stock.judge_announced(info_hash, from)?,
+            None => self.stock.judge_foreign(info_hash)?,
+        }
+        Ok(())
     }
 
     /// Whether a ticket that was good when it was shown is good still.
@@ -281,7 +288,7 @@ mod tests {
     /// Client 3 is a member of the group.
     fn entered(now: Moment) -> Admissions {
         let mut admissions = Admissions::new(identity(3).public());
-        admissions.connected(identity(1).public(), now, NOW_MS);
+        admissions.connected(identity(1).public(), (now, NOW_MS), Duration::ZERO);
         admissions.enter(GROUP, ticket_of(3, GROUP, 1), &[], true, now).unwrap();
         admissions
     }
@@ -327,7 +334,7 @@ mod tests {
         assert!(admissions.own_ticket(GROUP, tomorrow).is_none());
         assert_eq!(admissions.check_again(&shown, tomorrow), Err(NotAdmitted::OtherGroup));
         // The tracker's clock may say something else than ours.
-        admissions.connected(identity(1).public(), tomorrow, NOW_MS + 1);
+        admissions.connected(identity(1).public(), (tomorrow, NOW_MS + 1), Duration::ZERO);
         assert_eq!(admissions.check_again(&shown, tomorrow), Ok(()));
     }
 
@@ -361,7 +368,7 @@ mod tests {
         let now = Moment::now();
         for heard_ms in [NOW_MS - 3_600_000, NOW_MS + 3_600_000] {
             let mut admissions = Admissions::new(identity(3).public());
-            admissions.connected(identity(1).public(), now, heard_ms);
+            admissions.connected(identity(1).public(), (now, heard_ms), Duration::ZERO);
             admissions.enter(GROUP, ticket_of(3, GROUP, 1), &[], true, now).unwrap();
             assert!(admissions.judge(&ticket_of(4, GROUP, 1), identity(4).public(), now).is_ok());
         }

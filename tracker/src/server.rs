@@ -167,7 +167,7 @@ impl Server {
             return None;
         }
         let key = tls::peer_key(session)?;
-        let greeted = connection::greet(stream, id, key, source, self.service.clock().wall_ms()).await;
+        let greeted = connection::greet(stream, id, key, source, &self.service).await;
         greeted.inspect_err(|error| tracing::debug!(%source, %error, "no Hello came")).ok()?
     }
 }

@@ -13,10 +13,11 @@ use super::Moment;
 
 /// Announced clients of one torrent that are remembered; those after them are not admitted.
 const MAX_PEERS: usize = 2000;
-/// How long a new connection to the tracker has to name the announced clients again.
+/// How long a new connection to the tracker has to name the announced clients again that it knows.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
-/// How long they are admitted while no tracker can be asked: the longest that an announce is good for.
-const ADMITTED_WITHOUT_TRACKER: Duration = Duration::from_secs(30 * 60);
+/// The longest that an announce is good for. So long they are admitted while no tracker can be asked, and a tracker that
+/// was started later may not have heard of them yet.
+const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(30 * 60);
 
 /// Why an ordinary client is not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,14 +106,14 @@ impl StockClients {
         self.swarms.clear();
     }
 
-    /// A tracker was reached: it names everybody again who is still there.
-    pub(super) fn connected(&mut self, now: Moment) {
-        self.confirm_within(CONFIRM_WITHIN, now);
+    /// A tracker was reached that has been up for so long: it names everybody again who has announced since.
+    pub(super) fn connected(&mut self, now: Moment, up: Duration) {
+        self.confirm_within(CONFIRM_WITHIN + ANNOUNCE_INTERVAL.saturating_sub(up), now);
     }
 
     /// No tracker can be asked.
     pub(super) fn cut_off(&mut self, now: Moment) {
-        self.confirm_within(ADMITTED_WITHOUT_TRACKER, now);
+        self.confirm_within(ANNOUNCE_INTERVAL, now);
     }
 
     fn confirm_within(&mut self, patience: Duration, now: Moment) {
@@ -134,11 +135,14 @@ impl StockClients {
         count(&self.swarms) < n_before
     }
 
-    /// Judges a client that comes without a ticket, by the exact address of its connection.
-    pub(crate) fn judge(&self, info_hash: InfoHash, from: IpAddr) -> Result<(), NotAnnounced> {
-        if self.open.contains(&info_hash) {
-            return Ok(());
-        }
+    /// Judges a client that comes without a ticket to a foreign torrent.
+    pub(crate) fn judge_foreign(&self, info_hash: InfoHash) -> Result<(), NotAnnounced> {
+        if self.open.contains(&info_hash) { Ok(()) } else { Err(NotAnnounced::Torrent) }
+    }
+
+    /// Judges one that comes to a group's torrent, by the exact address of its connection. That there is a foreign torrent
+    /// of the same info-hash opens nothing of a group.
+    pub(crate) fn judge_announced(&self, info_hash: InfoHash, from: IpAddr) -> Result<(), NotAnnounced> {
         let swarm = self.swarms.get(&info_hash).ok_or(NotAnnounced::Torrent)?;
         let from = from.to_canonical();
         let is_announced = swarm.peers.keys().any(|peer| peer.ip().to_canonical() == from);
@@ -165,7 +169,7 @@ mod tests {
     #[test]
     fn only_announced_addresses_are_admitted_to_a_groups_torrent() {
         let mut stock = StockClients::default();
-        let judge = |stock: &StockClients, hash, ip: &str| stock.judge(hash, ip.parse().unwrap());
+        let judge = |stock: &StockClients, hash, ip: &str| stock.judge_announced(hash, ip.parse().unwrap());
         assert_eq!(judge(&stock, FILE, "10.0.0.1"), Err(NotAnnounced::Torrent));
         stock.update(FILE, GROUP, &[leecher("10.0.0.1:6881"), leecher("[2001:db8::1]:6881")], &[]);
         for (ip, verdict) in [
@@ -186,11 +190,13 @@ mod tests {
     fn a_foreign_torrent_is_open_until_it_ends() {
         let mut stock = StockClients::default();
         stock.open(FILE);
-        assert_eq!(stock.judge(FILE, [10, 0, 0, 9].into()), Ok(()));
+        assert_eq!(stock.judge_foreign(FILE), Ok(()));
+        let from = [10, 0, 0, 9].into();
+        assert_eq!(stock.judge_announced(FILE, from), Err(NotAnnounced::Torrent), "a group's torrent is not opened");
         stock.leave_all();
-        assert_eq!(stock.judge(FILE, [10, 0, 0, 9].into()), Ok(()), "a session's end is nothing to it");
+        assert_eq!(stock.judge_foreign(FILE), Ok(()), "a session's end is nothing to it");
         stock.close(FILE);
-        assert_eq!(stock.judge(FILE, [10, 0, 0, 9].into()), Err(NotAnnounced::Torrent));
+        assert_eq!(stock.judge_foreign(FILE), Err(NotAnnounced::Torrent));
     }
 
     #[test]
@@ -200,7 +206,7 @@ mod tests {
         stock.leave(GroupId([9; 16]));
         assert_eq!(stock.announced(FILE).len(), 1);
         stock.leave(GROUP);
-        assert_eq!(stock.judge(FILE, [10, 0, 0, 1].into()), Err(NotAnnounced::Torrent));
+        assert_eq!(stock.judge_announced(FILE, [10, 0, 0, 1].into()), Err(NotAnnounced::Torrent));
         stock.update(FILE, GROUP, &[leecher("10.0.0.1:1")], &[]);
         stock.forget(FILE);
         assert!(stock.announced(FILE).is_empty());
@@ -214,13 +220,23 @@ mod tests {
         stock.update(FILE, GROUP, &[stays, left], &[]);
         stock.cut_off(now);
         assert!(!stock.forget_unconfirmed(now.after(Duration::from_secs(60))), "nobody could be asked");
-        stock.connected(now);
+        stock.connected(now, ANNOUNCE_INTERVAL);
         stock.update(FILE, GROUP, &[stays], &[]);
         assert!(!stock.forget_unconfirmed(now));
         assert!(stock.forget_unconfirmed(now.after(CONFIRM_WITHIN)));
         assert_eq!(stock.announced(FILE), [stays]);
         stock.cut_off(now);
-        assert!(stock.forget_unconfirmed(now.after(ADMITTED_WITHOUT_TRACKER)), "a lease does not last for ever");
+        assert!(stock.forget_unconfirmed(now.after(ANNOUNCE_INTERVAL)), "a lease does not last for ever");
+    }
+
+    #[test]
+    fn a_tracker_that_was_just_started_is_given_time_to_hear_of_them() {
+        let now = Moment::now();
+        let mut stock = StockClients::default();
+        stock.update(FILE, GROUP, &[leecher("10.0.0.1:1")], &[]);
+        stock.connected(now, Duration::from_secs(1));
+        assert!(!stock.forget_unconfirmed(now.after(ANNOUNCE_INTERVAL)));
+        assert!(stock.forget_unconfirmed(now.after(ANNOUNCE_INTERVAL + CONFIRM_WITHIN)));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::public::is_mtorrent;
 use crate::announce::check_urls;
 use crate::disk::{Destination, FileStamp, check_pieces, open_regular};
 use crate::error::CommandError;
+use crate::node::check_foreign;
 use crate::output::{Outcome, Reply, show_path};
 use crate::state::{DownloadState, ForeignDownload};
 
@@ -38,8 +39,9 @@ impl Context {
     async fn get_by_torrent(&self, path: &Path, destination: &Path, force: bool) -> Outcome {
         let bytes = read_bounded(path, MAX_LENGTH)?;
         let torrent = Torrent::decode(&bytes).map_err(|error| invalid(&format!("{error} ({})", path.display())))?;
-        check_urls(torrent.tiers())?;
         let info = torrent.info();
+        check_foreign(info)?;
+        check_urls(torrent.tiers()).map_err(|error| invalid(&format!("{} ({})", error.message, path.display())))?;
         let resolved = Destination::resolve(destination, &info.name)?;
         let stamp = look_at(&resolved, info, force).await?;
         let download = ForeignDownload {
@@ -127,7 +129,11 @@ async fn look_at(destination: &Destination, info: &Info, force: bool) -> Result<
     if force && is_file {
         return Ok(None);
     }
-    let text = format!("{} exists with other content; --force replaces it", destination.path().display());
+    let path = destination.path().display();
+    let text = match is_file {
+        true => format!("{path} exists with other content; --force replaces it"),
+        false => format!("{path} exists and is no regular file"),
+    };
     Err(CommandError::new(ErrorCode::DestinationExists, text))
 }
 

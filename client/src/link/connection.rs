@@ -10,6 +10,7 @@ use mini_torrent_common::tracker_info::TrackerAddress;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -34,6 +35,8 @@ pub(super) struct ControlConnection {
     /// The tracker's clock when it said welcome, in milliseconds since the Unix epoch.
     pub(super) time_ms: u64,
     pub(super) heard: Moment,
+    /// How long the tracker had been up then.
+    pub(super) up: Duration,
 }
 
 /// Connects to one tracker. Nothing but the TLS handshake is sent before its key matches `pin`.
@@ -67,8 +70,9 @@ pub(super) async fn connect(
     };
     sink.send(ClientMessage::Hello(hello)).await.map_err(|error| unreachable(&error))?;
     match next(&mut frames).await.map_err(|error| unreachable(&error))? {
-        TrackerMessage::Welcome(Welcome { time_ms, .. }) => {
-            Ok(ControlConnection { frames, sink, remote, deployment: key, time_ms, heard: Moment::now() })
+        TrackerMessage::Welcome(Welcome { time_ms, up_s, .. }) => {
+            let (up, heard) = (Duration::from_secs(up_s), Moment::now());
+            Ok(ControlConnection { frames, sink, remote, deployment: key, time_ms, up, heard })
         }
         TrackerMessage::Goodbye(refusal) => Err(refusal.into()),
         _ => Err(unreachable(&"it does not say welcome")),

@@ -116,6 +116,7 @@ impl Keeper {
             deployment: connection.deployment,
             time_ms: connection.time_ms,
             heard: connection.heard,
+            up: connection.up,
             first_use: self.pin.is_none(),
         };
         self.tell(event).await;

@@ -65,6 +65,8 @@ pub(crate) enum LinkEvent {
         /// Its clock, in milliseconds since the Unix epoch, and when we heard of it.
         time_ms: u64,
         heard: Moment,
+        /// How long it had been up then.
+        up: Duration,
         /// Whether the key was trusted just now, on first use.
         first_use: bool,
     },

@@ -72,8 +72,11 @@ impl Owner {
 
     /// Notes a foreign download durably and starts it.
     pub(super) fn start_foreign(&mut self, mut download: ForeignDownload) -> Result<(), CommandError> {
+        // Before its metadata came, a magnet link's destination may be the directory.
+        let is_file = |download: &ForeignDownload| download.raw_info.is_some();
         let same = |other: &ForeignDownload| {
-            other.info_hash == download.info_hash || other.destination == download.destination
+            let same_file = is_file(other) && is_file(&download) && other.destination == download.destination;
+            other.info_hash == download.info_hash || same_file
         };
         let mut others = self.foreign.values().map(|entry| &entry.download);
         let is_busy = |other: &&ForeignDownload| other.state == DownloadState::Downloading && same(other);
@@ -341,10 +344,25 @@ impl Owner {
     }
 }
 
+/// Whether a file is of no group: a foreign torrent is open to everybody, which a group's file is not.
+///
+/// # Errors
+/// What members do instead.
+pub(crate) fn check_foreign(info: &Info) -> Result<(), CommandError> {
+    match info.group {
+        None => Ok(()),
+        Some(_) => {
+            let text = format!("{} belongs to a group; its members fetch it with download_file", info.name);
+            Err(CommandError::new(ErrorCode::InvalidMetainfo, text))
+        }
+    }
+}
+
 /// Notes what a magnet link's dictionary says.
 fn describe(download: &mut ForeignDownload, raw_info: Bytes) -> Result<(), CommandError> {
     let invalid = |error| CommandError::new(ErrorCode::InvalidMetainfo, format!("{error}"));
     let info = Info::decode(&raw_info).map_err(invalid)?;
+    check_foreign(&info)?;
     let destination = block_in_place(|| Destination::resolve(&download.destination, &info.name))?;
     if destination.exists() && !download.replace {
         let text = format!("{} exists; --force replaces it", destination.path().display());

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(crate) use self::foreign::check_foreign;
 use self::owner::Era;
 use crate::admission::Admissions;
 use crate::disk::FileStamp;

@@ -135,7 +135,7 @@ impl Owner {
                 },
                 Some(finding) = self.findings_receiver.recv() => self.finding(finding),
                 Some(wanted) = inlets.wanted.recv() => {
-                    let _ = wanted.answer.send(self.torrent_for(wanted.torrent));
+                    let _ = wanted.answer.send(self.torrent_for(wanted.wish));
                 }
                 Some((torrent, report)) = self.reports_receiver.recv() => self.report(torrent, report),
                 Some(_) = self.tasks.join_next() => {}
@@ -201,10 +201,10 @@ impl Owner {
 
     fn link_event(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Connected { tracker, remote, deployment: key, time_ms, heard, first_use } => {
+            LinkEvent::Connected { tracker, remote, deployment: key, time_ms, heard, up, first_use } => {
                 self.era.send_modify(|era| era.connection += 1);
                 self.plan.admissions.send_modify(|admissions| {
-                    admissions.connected(key, heard, time_ms);
+                    admissions.connected(key, (heard, time_ms), up);
                     admissions.fell_behind();
                 });
                 let deployment = key.fingerprint();

@@ -16,7 +16,7 @@ use super::{Answer, Finding, is_running};
 use crate::disk::{FileStamp, Progress, digest_file};
 use crate::error::CommandError;
 use crate::output::Notice;
-use crate::peer::{OpenPeer, PeerError, TorrentName};
+use crate::peer::{OpenPeer, PeerError, TorrentName, Wish, WishedBy};
 use crate::state::{AccountKey, Share};
 use crate::torrent::{Purpose, Report, TorrentHandle, TorrentPlan};
 
@@ -193,14 +193,15 @@ impl Owner {
         self.announce(Announce::Presence { announcements, accepted: None });
     }
 
-    /// Where a connection goes that asks for a torrent. A member asks for one of its ticket's group; an ordinary client,
-    /// which is admitted by its address, names no group. A share that nobody asked for lately is opened now.
+    /// Where a connection goes that asks for a torrent. A member asks for one of its ticket's group, an ordinary client
+    /// for a foreign one, or for a group's that admits its address. A share that nobody asked for lately is opened now.
     ///
     /// # Errors
-    /// When there is no such torrent, or it belongs to another group.
-    pub(super) fn torrent_for(&mut self, wanted: TorrentName) -> Result<mpsc::Sender<OpenPeer>, PeerError> {
-        let info_hash = wanted.info_hash;
-        if let Some(torrent) = self.foreign_torrent(info_hash).filter(|_| wanted.group.is_none()) {
+    /// When there is no such torrent, or it is not for this caller.
+    pub(super) fn torrent_for(&mut self, Wish { info_hash, by }: Wish) -> Result<mpsc::Sender<OpenPeer>, PeerError> {
+        if let WishedBy::Ordinary(_) = by
+            && let Some(torrent) = self.foreign_torrent(info_hash)
+        {
             return Ok(torrent.incoming());
         }
         let mut shares = self.shares.values().filter(|entry| !entry.stale).map(|entry| &entry.share);
@@ -209,8 +210,13 @@ impl Owner {
         let fetched = running.find(|download| download.file.info_hash == info_hash);
         let file = share.map(|share| &share.file).or(fetched.map(|download| &download.file));
         let group = file.ok_or(PeerError::OtherTorrent)?.group_id;
-        if wanted.group.is_some_and(|wanted| wanted != group) {
-            return Err(PeerError::OtherGroup);
+        match by {
+            WishedBy::MemberOf(own) if own != group => return Err(PeerError::OtherGroup),
+            WishedBy::MemberOf(_) => {}
+            WishedBy::Ordinary(from) => {
+                let torrent = TorrentName { info_hash, group: Some(group) };
+                self.plan.admissions.borrow().judge_plain(torrent, from)?;
+            }
         }
         if let Some(torrent) = self.seeding_torrent(info_hash) {
             return Ok(torrent.incoming());

@@ -11,16 +11,18 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::Transport;
 use super::read_buffers::READ_BUFFERS;
+use super::{PeerWriter, Transport};
 use crate::disk::{Content, ReadError};
 
 /// Least room before a new buffer is taken; less would make for small reads.
@@ -79,6 +81,26 @@ pub(crate) enum ConnectionEnd {
     Unreadable(#[from] ReadError),
 }
 
+/// Ends a connection from outside.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Closer {
+    closing: CancellationToken,
+    resets: Arc<AtomicBool>,
+}
+
+impl Closer {
+    /// Ends it; what the system has taken of us still goes out.
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
+    }
+
+    /// Ends it at once: nothing that is under way is for this peer any more.
+    pub(crate) fn reset(&self) {
+        self.resets.store(true, Ordering::Release);
+        self.closing.cancel();
+    }
+}
+
 /// What a connection needs to run.
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
@@ -87,17 +109,16 @@ pub(crate) struct Connection {
     pub(crate) content: Content,
     pub(crate) commands: mpsc::Receiver<Vec<PeerCommand>>,
     pub(crate) torrent: mpsc::Sender<(ConnectionId, Wire)>,
-    /// Cancelled to close the connection.
-    pub(crate) closing: CancellationToken,
+    pub(crate) closer: Closer,
 }
 
 impl Connection {
     /// Moves messages until either side ends it.
     pub(crate) async fn run(self) {
-        let Self { id, transport, geometry, content, commands, torrent, closing } = self;
+        let Self { id, transport, geometry, content, commands, torrent, closer } = self;
         let Transport { reader, writer, place: _place, .. } = transport;
         let reading = read(id, reader, geometry.n_pieces(), &torrent);
-        let writer = Writer {
+        let mut writer = Writer {
             id,
             writer,
             geometry,
@@ -110,7 +131,11 @@ impl Connection {
             spare: Vec::new(),
         };
         let both = async { tokio::try_join!(reading, writer.run()) };
-        let end = closing.run_until_cancelled(both).await;
+        let end = closer.closing.run_until_cancelled(both).await;
+        if closer.resets.load(Ordering::Acquire) {
+            writer.writer.reset_at_close();
+        }
+        drop(writer);
         let end = end.and_then(Result::err).unwrap_or(ConnectionEnd::Ours);
         // The torrent may be gone already; then nobody needs to know.
         let _ = torrent.send((id, Wire::Closed(end))).await;
@@ -176,7 +201,7 @@ struct Run {
 
 struct Writer {
     id: ConnectionId,
-    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    writer: Box<dyn PeerWriter>,
     geometry: Geometry,
     content: Content,
     commands: mpsc::Receiver<Vec<PeerCommand>>,
@@ -192,7 +217,7 @@ struct Writer {
 
 impl Writer {
     /// Writes until the torrent lets go of the connection. While one run is written the next is read.
-    async fn run(mut self) -> Result<(), ConnectionEnd> {
+    async fn run(&mut self) -> Result<(), ConnectionEnd> {
         let mut reading: Option<Run> = None;
         loop {
             if reading.is_none() && self.serves.is_empty() && self.messages.is_empty() {

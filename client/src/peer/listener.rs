@@ -11,7 +11,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{HANDSHAKE_TIMEOUT, MAX_UNDECIDED, OpenPeer, Opener, PeerError, TorrentName};
+use super::opening::Wish;
+use super::{HANDSHAKE_TIMEOUT, MAX_UNDECIDED, OpenPeer, Opener, PeerError};
 
 /// Pause after the system refused to accept, for lack of file descriptors for instance.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -22,7 +23,7 @@ const MAX_LOGGED_REFUSALS: u32 = 600;
 /// Asks who serves a torrent.
 #[derive(Debug)]
 pub(crate) struct WantedTorrent {
-    pub(crate) torrent: TorrentName,
+    pub(crate) wish: Wish,
     pub(crate) answer: oneshot::Sender<Result<mpsc::Sender<OpenPeer>, PeerError>>,
 }
 
@@ -89,7 +90,7 @@ async fn decide_now(
 ) -> Result<(), PeerError> {
     let caller = opener.admit(stream, remote).await?;
     let (answer, answered) = oneshot::channel();
-    let wanted = WantedTorrent { torrent: caller.wants(), answer };
+    let wanted = WantedTorrent { wish: caller.wants(), answer };
     torrents.send(wanted).await.map_err(|_| PeerError::OtherTorrent)?;
     let torrent = answered.await.map_err(|_| PeerError::OtherTorrent)??;
     // A torrent that ended meanwhile drops the connection.

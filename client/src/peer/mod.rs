@@ -7,10 +7,10 @@ mod read_buffers;
 mod secret;
 mod transport;
 
-pub(crate) use connection::{Connection, ConnectionEnd, PeerCommand, Wire};
+pub(crate) use connection::{Closer, Connection, ConnectionEnd, PeerCommand, Wire};
 pub(crate) use listener::{Listener, WantedTorrent};
-pub(crate) use opening::{Credential, OpenPeer, Opener, PeerError, TorrentName, key_at};
-pub(crate) use transport::{Security, Transport, connect};
+pub(crate) use opening::{Credential, OpenPeer, Opener, PeerError, TorrentName, Wish, WishedBy, key_at};
+pub(crate) use transport::{PeerWriter, Security, Transport, connect};
 
 use std::time::Duration;
 

@@ -161,14 +161,30 @@ pub(crate) struct Caller {
     handshake: Handshake,
 }
 
+/// A torrent that a caller wants.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    pub(crate) info_hash: InfoHash,
+    pub(crate) by: WishedBy,
+}
+
+/// Who wants a torrent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum WishedBy {
+    /// Somebody with a ticket of this group.
+    MemberOf(GroupId),
+    /// An ordinary client at this address.
+    Ordinary(IpAddr),
+}
+
 impl Caller {
-    /// What it wants, by its own ticket's group.
-    pub(crate) fn wants(&self) -> TorrentName {
-        let group = match &self.credential {
-            Credential::Ticket(ticket) => Some(ticket.group),
-            Credential::Address(_) => None,
+    /// What it wants, and what it shows for that.
+    pub(crate) fn wants(&self) -> Wish {
+        let by = match &self.credential {
+            Credential::Ticket(ticket) => WishedBy::MemberOf(ticket.group),
+            Credential::Address(from) => WishedBy::Ordinary(*from),
         };
-        TorrentName { info_hash: self.handshake.info_hash, group }
+        Wish { info_hash: self.handshake.info_hash, by }
     }
 }
 
@@ -208,13 +224,13 @@ impl Opener {
     ///
     /// # Errors
     /// When it cannot be reached, is not admitted any more, or has another torrent.
-    pub(crate) async fn dial_plain(self, address: SocketAddr, info_hash: InfoHash) -> Result<OpenPeer, PeerError> {
+    pub(crate) async fn dial_plain(self, address: SocketAddr, torrent: TorrentName) -> Result<OpenPeer, PeerError> {
         let place = self.place()?;
-        self.judge_plain(info_hash, address.ip())?;
+        self.admissions.borrow().judge_plain(torrent, address.ip())?;
         let stream = timeout(CONNECT_TIMEOUT, connect(address, self.own_ip)).await??;
         stream.set_nodelay(true)?;
         let mut transport = unproven(stream, address, place);
-        let theirs = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(&mut transport, info_hash)).await??;
+        let theirs = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(&mut transport, torrent.info_hash)).await??;
         if theirs.peer_id == self.peer_id {
             return Err(PeerError::Own);
         }
@@ -258,7 +274,7 @@ impl Opener {
             return Err(PeerError::Own);
         }
         let from = transport.remote.ip();
-        self.judge_plain(handshake.info_hash, from)?;
+        self.judge_plain_caller(handshake.info_hash, from)?;
         Ok(Caller { transport, credential: Credential::Address(from), handshake })
     }
 
@@ -289,8 +305,10 @@ impl Opener {
         self.admissions.borrow().judge(signed, key, Moment::now())
     }
 
-    fn judge_plain(&self, info_hash: InfoHash, from: IpAddr) -> Result<(), NotAdmitted> {
-        self.admissions.borrow().judge_plain(info_hash, from)
+    /// Whether a caller could be admitted to some torrent of this info-hash. Which one it gets is judged with that.
+    fn judge_plain_caller(&self, info_hash: InfoHash, from: IpAddr) -> Result<(), NotAdmitted> {
+        let stock = &self.admissions.borrow().stock;
+        Ok(stock.judge_foreign(info_hash).or_else(|_| stock.judge_announced(info_hash, from))?)
     }
 
     fn own_handshake(&self, info_hash: InfoHash) -> Handshake {

@@ -17,6 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+use super::PeerWriter;
+
 /// Encrypted bytes that are read from the socket at once, at most.
 const READ_AHEAD: usize = 256 * 1024;
 /// Encrypted bytes that wait for the socket before more are taken.
@@ -217,6 +219,12 @@ impl SecretWriter {
             }
         }
         Poll::Ready(Ok(()))
+    }
+}
+
+impl PeerWriter for SecretWriter {
+    fn reset_at_close(&self) {
+        self.socket.reset_at_close();
     }
 }
 

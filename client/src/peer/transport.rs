@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -17,10 +18,23 @@ const TLS_HANDSHAKE: u8 = 0x16;
 /// The first byte of a plain BitTorrent handshake: the length of its protocol's name.
 const PLAIN_HANDSHAKE: u8 = 19;
 
+/// The outgoing half of a stream to a peer.
+pub(crate) trait PeerWriter: AsyncWrite + Send + Unpin {
+    /// Once both halves are dropped, what was written and not yet taken by the peer is thrown away.
+    fn reset_at_close(&self);
+}
+
+impl PeerWriter for OwnedWriteHalf {
+    fn reset_at_close(&self) {
+        // A socket that refuses is gone already.
+        let _ = self.as_ref().set_zero_linger();
+    }
+}
+
 /// An open byte stream to a peer.
 pub(crate) struct Transport {
     pub(crate) reader: Box<dyn AsyncRead + Send + Unpin>,
-    pub(crate) writer: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(crate) writer: Box<dyn PeerWriter>,
     /// The other end.
     pub(crate) remote: SocketAddr,
     /// The key that it has proved; an ordinary client has none.

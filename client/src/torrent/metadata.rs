@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::Control;
-use crate::peer::{Opener, PeerError, Transport};
+use crate::peer::{Opener, PeerError, TorrentName, Transport};
 
 /// Longest dictionary that is fetched: 800,000 pieces. A greater one has to come as a file.
 const MAX_LENGTH: u32 = 16 * 1024 * 1024;
@@ -85,7 +85,7 @@ pub(crate) async fn fetch_metadata(info_hash: InfoHash, opener: Opener, mut peer
 }
 
 async fn ask(address: SocketAddr, info_hash: InfoHash, opener: Opener) -> Result<Bytes, MetadataError> {
-    let open = opener.dial_plain(address, info_hash).await?;
+    let open = opener.dial_plain(address, TorrentName { info_hash, group: None }).await?;
     if !open.extended {
         return Err(MetadataError::Refused);
     }
@@ -177,13 +177,17 @@ impl Parts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peer::Transport;
+    use crate::peer::{PeerWriter, Transport};
     use mini_torrent_common::peer_extension::{METADATA_PIECE_LENGTH, metadata_piece_length};
     use std::sync::Arc;
-    use tokio::io::{DuplexStream, duplex, split};
+    use tokio::io::{DuplexStream, WriteHalf, duplex, split};
     use tokio::sync::Semaphore;
 
     const THEIR_NUMBER: u8 = 9;
+
+    impl PeerWriter for WriteHalf<DuplexStream> {
+        fn reset_at_close(&self) {}
+    }
 
     fn transport(stream: DuplexStream) -> Transport {
         let (reader, writer) = split(stream);

@@ -33,8 +33,8 @@ use super::{
 };
 use crate::disk::{Content, Destination, FileStamp, PartFile, PieceOutcome, ReadError};
 use crate::peer::{
-    self, Connection, ConnectionEnd, Credential, MAX_QUEUED_REQUESTS, OpenPeer, PeerCommand, PeerError, QUEUED_BATCHES,
-    TorrentName, Wire,
+    self, Closer, Connection, ConnectionEnd, Credential, MAX_QUEUED_REQUESTS, OpenPeer, PeerCommand, PeerError,
+    QUEUED_BATCHES, TorrentName, Wire,
 };
 
 /// Inputs that are taken from the mailbox at once.
@@ -77,7 +77,7 @@ struct Peer {
     commands: mpsc::Sender<Vec<PeerCommand>>,
     /// Commands of the round that is being handled.
     batch: Vec<PeerCommand>,
-    closing: CancellationToken,
+    closer: Closer,
     /// Its key, or what stands for it.
     key: PeerKey,
     credential: Credential,
@@ -211,7 +211,7 @@ impl Task {
 
     /// Closes all connections and keeps what was fetched.
     async fn wind_up(mut self) -> (End, Mailboxes) {
-        self.peers.values().for_each(|peer| peer.closing.cancel());
+        self.peers.values().for_each(|peer| peer.closer.close());
         self.dials.abort_all();
         while let Some(finished) = self.work.join_next().await {
             match finished {
@@ -276,19 +276,19 @@ impl Task {
     }
 
     fn connected(&mut self, open: OpenPeer) {
-        if self.is_second(&open) {
+        if self.is_surplus(&open) {
             return;
         }
         let id = ConnectionId(self.next_connection);
         self.next_connection += 1;
         let (commands, command_receiver) = mpsc::channel(QUEUED_BATCHES);
-        let closing = CancellationToken::new();
+        let closer = Closer::default();
         let remote = open.transport.remote;
         let (key, direction, fast) = (open.key, open.direction, open.fast);
         let peer = Peer {
             commands,
             batch: Vec::new(),
-            closing: closing.clone(),
+            closer: closer.clone(),
             key,
             credential: open.credential,
             peer_id: open.peer_id,
@@ -305,7 +305,7 @@ impl Task {
             content: self.content.clone(),
             commands: command_receiver,
             torrent: self.wire.clone(),
-            closing,
+            closer,
         };
         self.connections.spawn(connection.run());
         tracing::debug!(%remote, ?direction, "a peer is connected");
@@ -410,7 +410,7 @@ impl Task {
                 Action::Close { connection, reason } => {
                     if let Some(peer) = self.peers.remove(&connection) {
                         tracing::debug!(remote = %peer.remote, ?reason, "a connection is closed");
-                        peer.closing.cancel();
+                        peer.closer.close();
                         self.idle_since = Instant::now();
                     }
                 }
@@ -446,7 +446,7 @@ impl Task {
         let mut lost = Vec::new();
         for (connection, peer) in self.peers.iter_mut().filter(|(_, peer)| !peer.batch.is_empty()) {
             if peer.commands.try_send(std::mem::take(&mut peer.batch)).is_err() {
-                peer.closing.cancel();
+                peer.closer.close();
                 lost.push(*connection);
             }
         }

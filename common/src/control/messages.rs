@@ -67,6 +67,8 @@ pub struct Welcome {
     pub version: u16,
     /// The tracker's wall clock, in milliseconds since the Unix epoch.
     pub time_ms: u64,
+    /// How long the tracker has been up, in seconds: what it knows from announces alone may be older.
+    pub up_s: u64,
     /// Where other members will be told to find this client.
     pub address: SocketAddr,
 }

@@ -66,7 +66,7 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite>(
     id: ConnectionId,
     key: PublicKey,
     source: IpAddr,
-    time_ms: u64,
+    service: &Service,
 ) -> Result<Option<Greeted<S>>, FrameError> {
     let gate = Arc::new(AtomicBool::new(false));
     let (read, write) = tokio::io::split(stream);
@@ -90,7 +90,8 @@ pub(crate) async fn greet<S: AsyncRead + AsyncWrite>(
     };
     let address = SocketAddr::new(source, hello.listen_port);
     let version = hello.max_version.min(MAX_VERSION);
-    writer.send(TrackerMessage::Welcome(Welcome { version, time_ms, address })).await?;
+    let (time_ms, up_s) = (service.clock().wall_ms(), service.uptime_s());
+    writer.send(TrackerMessage::Welcome(Welcome { version, time_ms, up_s, address })).await?;
     let client = Client { key, address, peer_id: hello.peer_id, agent: hello.agent };
     Ok(Some(Greeted { reader, writer, gate, visitor: Visitor { connection: id, client, source } }))
 }

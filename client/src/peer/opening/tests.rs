@@ -34,7 +34,7 @@ fn handshake(info_hash: InfoHash, peer_id: PeerId) -> Handshake {
 }
 
 /// What becomes of a connection that begins with these bytes.
-async fn admitted(bytes: &[u8]) -> Result<TorrentName, PeerError> {
+async fn admitted(bytes: &[u8]) -> Result<Wish, PeerError> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     stream.write_all(bytes).await.unwrap();
@@ -47,7 +47,8 @@ async fn admitted(bytes: &[u8]) -> Result<TorrentName, PeerError> {
 async fn a_plain_handshake_is_admitted_by_info_hash_and_address() {
     let plain = async |hash, id| admitted(&handshake(hash, PeerId(id)).encode()).await;
     let wanted = plain(ADMITTED, [9; 20]).await.unwrap();
-    assert_eq!(wanted, TorrentName { info_hash: ADMITTED, group: None });
+    assert_eq!(wanted.info_hash, ADMITTED);
+    assert!(matches!(wanted.by, WishedBy::Ordinary(from) if from.is_loopback()));
     assert_eq!(plain(FOREIGN, [9; 20]).await.unwrap().info_hash, FOREIGN);
     let refused = async |hash| plain(hash, [9; 20]).await.unwrap_err().to_string();
     assert!(refused(ELSEWHERE).await.contains("from an address that was not announced"));
@@ -76,7 +77,7 @@ async fn dialled(wanted: InfoHash, answer: Handshake) -> Result<OpenPeer, PeerEr
         stream.read_exact(&mut [0; HANDSHAKE_LENGTH]).await.unwrap();
         stream.write_all(&answer.encode()).await.unwrap();
     });
-    opener().dial_plain(address, wanted).await
+    opener().dial_plain(address, TorrentName { info_hash: wanted, group: Some(GROUP) }).await
 }
 
 #[tokio::test]

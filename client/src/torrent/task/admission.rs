@@ -10,22 +10,27 @@ use super::{Peer, Task};
 use crate::admission::{Moment, NotAdmitted};
 use crate::peer::{Credential, OpenPeer, PeerError, TorrentName, key_at};
 
+/// Connections of ordinary clients at one address: several may share it, none needs many.
+const MAX_OF_ADDRESS: usize = 8;
+/// Connections of ordinary clients to a group's torrent: the other half is left to members.
+const MAX_ORDINARY_IN_GROUP: usize = 100;
+
 impl Task {
     /// Lets go of peers that are not admitted any more: their tickets are not good, or they are announced no more.
     pub(super) fn check_admissions(&mut self) {
         let (now, moment) = (Instant::now(), Moment::now());
-        let info_hash = self.plan.name.info_hash;
+        let torrent = self.plan.name;
         let admissions = self.plan.opener.admissions.borrow_and_update();
         let refused = |peer: &Peer| match &peer.credential {
             Credential::Ticket(ticket) => admissions.check_again(ticket, moment).err(),
-            Credential::Address(from) => admissions.judge_plain(info_hash, *from).err(),
+            Credential::Address(from) => admissions.judge_plain(torrent, *from).err(),
         };
         let refused: Vec<_> = self.peers.iter().filter_map(|(id, peer)| Some((*id, refused(peer)?))).collect();
         drop(admissions);
         for (id, reason) in refused {
             let Some(peer) = self.peers.get(&id) else { continue };
             tracing::info!(user = user_of(peer), remote = %peer.remote, %reason, "a connection is ended");
-            peer.closing.cancel();
+            peer.closer.reset();
             // One whose ticket has only expired comes back with another.
             if matches!(reason, NotAdmitted::Revoked | NotAdmitted::NotAnnounced(_)) {
                 self.engine.handle(now, Event::Forget(peer.key));
@@ -49,24 +54,32 @@ impl Task {
         self.check_admissions();
     }
 
-    /// Whether an ordinary client is connected already: it may be known by the address that was dialled and by the
-    /// name that it came with, and the engine takes these for two.
-    pub(super) fn is_second(&mut self, open: &OpenPeer) -> bool {
-        let same = |peer: &Peer| peer.peer_id == open.peer_id && matches!(peer.credential, Credential::Address(_));
-        let is_second = matches!(open.credential, Credential::Address(_))
-            && self.peers.values().any(|peer| same(peer) && peer.key != open.key);
-        if is_second && open.direction == Direction::Dialled {
+    /// Whether an ordinary client is one too many: connected already, for it may be known by the address that was dialled
+    /// and by the name that it came with, which the engine takes for two; or one that would take the members' places.
+    pub(super) fn is_surplus(&mut self, open: &OpenPeer) -> bool {
+        let Credential::Address(own) = open.credential else { return false };
+        let (mut is_second, mut n_of_address, mut n_ordinary) = (false, 0, 0);
+        for peer in self.peers.values() {
+            let Credential::Address(from) = peer.credential else { continue };
+            is_second |= peer.peer_id == open.peer_id && peer.key != open.key;
+            n_of_address += usize::from(from == own);
+            n_ordinary += 1;
+        }
+        let leaves_no_room = self.plan.name.group.is_some() && n_ordinary >= MAX_ORDINARY_IN_GROUP;
+        let is_surplus = is_second || n_of_address >= MAX_OF_ADDRESS || leaves_no_room;
+        if is_surplus && open.direction == Direction::Dialled {
             self.engine.handle(Instant::now(), Event::PeerGone(open.key));
         }
-        is_second
+        is_surplus
     }
 
     /// A candidate whose key stands for its address is an ordinary client; all others have to prove theirs.
     pub(super) fn dial(&mut self, Candidate { key, address, .. }: Candidate) {
-        let (opener, TorrentName { info_hash, group }) = (self.plan.opener.clone(), self.plan.name);
+        let (opener, name) = (self.plan.opener.clone(), self.plan.name);
+        let TorrentName { info_hash, group } = name;
         self.dials.spawn(async move {
             let dialled = match group {
-                _ if key == key_at(address) => opener.dial_plain(address, info_hash).await,
+                _ if key == key_at(address) => opener.dial_plain(address, name).await,
                 Some(group) => opener.dial(address, PublicKey(key.0), info_hash, group).await,
                 None => Err(PeerError::OtherPeer),
             };

@@ -117,13 +117,14 @@ fn give_metadata(foreign: &Foreign, peer: &mut Peer, piece: u32) {
 
 fn malformed(peer: &Peer, error: &dyn std::fmt::Display) {
     tracing::info!(remote = %peer.remote, %error, "a peer's extension message is malformed");
-    peer.closing.cancel();
+    peer.closer.close();
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::disk::Content;
+    use crate::peer::Closer;
     use crate::peer::Credential;
     use crate::torrent::TorrentStatus;
     use crate::torrent::task::Mailboxes;
@@ -137,7 +138,6 @@ mod tests {
     use std::sync::Arc;
     use tokio::net::TcpListener;
     use tokio::sync::{mpsc, watch};
-    use tokio_util::sync::CancellationToken;
 
     const THEIR_NUMBER: u8 = 9;
     /// The connection to the other one of two that exchange.
@@ -149,7 +149,7 @@ mod tests {
         Peer {
             commands: mpsc::channel(1).0,
             batch: Vec::new(),
-            closing: CancellationToken::new(),
+            closer: Closer::default(),
             key: PeerKey([1; 32]),
             credential: Credential::Address([10, 0, 0, 1].into()),
             peer_id: PeerId([2; 20]),

@@ -174,7 +174,7 @@ fn encoded<M: Serialize>(message: M) -> BytesMut {
 fn all_messages() -> (Vec<ClientMessage>, Vec<TrackerMessage>) {
     let mut from_client = vec![hello()];
     from_client.extend(requests().into_iter().map(|body| ClientMessage::Request { id: 300, body }));
-    let welcome = Welcome { version: 1, time_ms: 300, address: "[::1]:9".parse().unwrap() };
+    let welcome = Welcome { version: 1, time_ms: 300, up_s: 7, address: "[::1]:9".parse().unwrap() };
     let refusal = || Refusal::new(ErrorCode::NotAMember, "no");
     let mut from_tracker = vec![
         TrackerMessage::Welcome(welcome),
