@@ -64,6 +64,9 @@ fn usage_error(name: &str, error: &clap::Error) -> CommandError {
 /// How a command is written: `download_file <group> <file> <destination> [--force]`.
 fn form_of(command: &clap::Command) -> String {
     let mut form = command.get_name().to_owned();
+    if let Some(only) = command.get_subcommands().find(|word| word.get_name() != "help") {
+        return format!("{form} {}", form_of(only));
+    }
     for positional in command.get_positionals() {
         let words = positional.get_possible_values();
         let words: Vec<_> = words.iter().map(clap::builder::PossibleValue::get_name).collect();
@@ -153,6 +156,7 @@ mod tests {
         assert_eq!(error("logout now").message, "usage: logout [--everywhere]");
         assert_eq!(error("set_role lab bob").message, "usage: set_role <group> <user> <admin|member>");
         assert_eq!(error("get x").message, "usage: get <torrent|magnet> <destination> [--force]");
+        assert_eq!(error("show uploads").message, "usage: show downloads [--verbose]");
         assert_eq!(error("share").message, "usage: share <path> [<name.mtorrent>]");
         assert_eq!(error("set_group lab stock-clients").message, "usage: set_group <group> stock-clients <on|off>");
         assert_eq!(error("wait --timeout x").code, ErrorCode::Usage);

@@ -31,6 +31,10 @@ impl Context {
         });
         let mtorrent = std::path::absolute(&mtorrent).map_err(|error| CommandError::io(&mtorrent, &error))?;
         // Not a gigabyte later.
+        if !is_mtorrent(&mtorrent) {
+            let text = format!("{} does not end in .{ENDING}, by which get knows these files", show_path(&mtorrent));
+            return Err(CommandError::new(ErrorCode::Usage, text));
+        }
         check_place(&mtorrent)?;
         let uploaded = self.upload(path, PUBLIC_GROUP, None).await?;
         write(&mtorrent, &describe(&self.trackers, &uploaded))?;

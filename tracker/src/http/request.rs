@@ -124,7 +124,14 @@ fn read<'a>(request: &httparse::Request<'_, 'a>) -> Result<Request<'a>, Status> 
     Ok(Request { target: target(request.path.unwrap_or_default().as_bytes()), head_only, is_old, keep_alive })
 }
 
+/// The path and query of a target in the absolute form, which a server has to accept (RFC 9112, 3.2.2).
+fn without_authority(target: &[u8]) -> &[u8] {
+    let Some(rest) = target.strip_prefix(b"http://") else { return target };
+    rest.iter().position(|b| *b == b'/').map_or(b"/", |path| rest.get(path..).unwrap_or_default())
+}
+
 fn target(url: &[u8]) -> Target<'_> {
+    let url = without_authority(url);
     let end = url.iter().position(|b| *b == b'?');
     let (path, query) = match end {
         Some(end) => (url.get(..end).unwrap_or_default(), url.get(end + 1..).unwrap_or_default()),
