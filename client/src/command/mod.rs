@@ -152,7 +152,7 @@ pub(crate) enum Command {
     ///
     /// A .mtorrent is of these trackers and needs a login. A .torrent or a magnet link may be of any tracker that is
     /// asked by http or udp (https trackers are not supported), needs no login, and is seeded when it is complete;
-    /// show_downloads shows it with - in the group's place, and cancel_download - <file> ends it.
+    /// show_downloads shows it with - in the group's place, and cancel_download with - and the file's name ends it.
     Get {
         /// x.mtorrent, x.torrent, or magnet:…
         #[arg(id = "torrent|magnet")]
