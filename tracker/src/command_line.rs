@@ -73,6 +73,7 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
     let listener = bind(&settings.listen).await?;
     let address = listener.local_addr().map_err(|error| (ErrorCode::Io, error.to_string()))?;
     let config = Config {
+        number: settings.number,
         data_directory: settings.data_directory.clone(),
         registration_open: settings.registration == Registration::Open,
         public_group: settings.public_group,

@@ -49,6 +49,7 @@ pub(crate) async fn serve(
     let (following, until) = (Arc::clone(&service), shutdown.clone());
     tasks.spawn(async move { until.run_until_cancelled(following.follow_revocations(last_revocation)).await });
     tasks.spawn(keep_ordinary_clients(Arc::clone(&service), shutdown.clone()));
+    tasks.spawn(keep_company(Arc::clone(&service), shutdown.clone()));
     let Port { tcp: listener, udp: socket } = port;
     let (answering, until) = (Arc::clone(&service), shutdown.clone());
     tasks.spawn_blocking(move || udp::serve(answering, &socket, &until));
@@ -199,6 +200,14 @@ async fn keep_ordinary_clients(service: Arc<Service>, shutdown: CancellationToke
     };
     let all = async { tokio::join!(sweeping, service.suspend_keys(), service.follow_keys(), service.keep_key_use()) };
     shutdown.run_until_cancelled(all).await;
+}
+
+/// Keeps step with the other trackers. When another process has taken this one's number, this one ends.
+async fn keep_company(service: Arc<Service>, shutdown: CancellationToken) {
+    if shutdown.run_until_cancelled(service.follow_other_trackers()).await.is_some() {
+        tracing::error!("another mini-tracker with the same number has been started on this store; this one ends");
+        shutdown.cancel();
+    }
 }
 
 async fn keep_leases(service: Arc<Service>, shutdown: CancellationToken) {

@@ -6,7 +6,7 @@ use crate::passwords::Passwords;
 use crate::port::Port;
 use crate::server;
 use crate::service::{Policy, Service};
-use crate::store::{OpenError, Store, StoreError};
+use crate::store::{OpenError, Store, StoreError, TrackerNumber};
 use crate::tickets::{TicketKeyError, Tickets};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
@@ -22,6 +22,8 @@ use tokio_util::sync::CancellationToken;
 /// What a tracker is made of, besides its listener.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Which of the deployment's trackers it is, counted from 1.
+    pub number: u32,
     /// Holds the database, the deployment's key and the log. Created when missing.
     pub data_directory: PathBuf,
     /// Whether strangers may create accounts.
@@ -38,7 +40,14 @@ impl Config {
     /// The defaults: open registration, the built-in group, the machine's clock.
     pub fn new(data_directory: impl Into<PathBuf>) -> Self {
         let data_directory = data_directory.into();
-        Self { data_directory, registration_open: true, public_group: true, open_public: false, clock: Clock::system() }
+        Self {
+            number: 1,
+            data_directory,
+            registration_open: true,
+            public_group: true,
+            open_public: false,
+            clock: Clock::system(),
+        }
     }
 }
 
@@ -108,7 +117,7 @@ impl Tracker {
     /// # Errors
     /// When it cannot be used, or belongs to another deployment or a newer program.
     pub async fn open(config: Config) -> Result<Self, StartError> {
-        let Config { data_directory, registration_open, public_group, open_public, clock } = config;
+        let Config { number, data_directory, registration_open, public_group, open_public, clock } = config;
         create_private_directory(&data_directory)?;
         let directory = data_directory.clone();
         let opened = tokio::task::spawn_blocking(move || -> Result<(Store, File), StartError> {
@@ -129,10 +138,12 @@ impl Tracker {
         let tickets = Tickets::new(identity);
         tickets.key(&store, clock.wall_ms()).await?;
         let last_revocation = store.last_revocation().await?;
-        let policy = Policy { registration_open, public_group, open_public, spool_directory: data_directory };
+        let number = TrackerNumber(number);
+        let policy = Policy { number, registration_open, public_group, open_public, spool_directory: data_directory };
         let service = Arc::new(Service::new(store, clock, passwords, tickets, policy));
         // Before anybody can announce: no key that is good is turned away.
         service.refresh_keys().await;
+        service.begin_run().await?;
         Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation })
     }
 
@@ -148,6 +159,7 @@ impl Tracker {
     /// Serves on `port` until `shutdown`; then everything acknowledged is durable and the store closed.
     pub async fn serve(self, port: Port, shutdown: CancellationToken) {
         server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, port, shutdown).await;
+        self.service.end_run().await;
         self.service.store().close().await;
     }
 }

@@ -124,7 +124,7 @@ impl Service {
                 self.refresh_keys().await;
                 tracing::warn!(key = id.0, file = %suspended.file, "an announce key is used from too many places");
                 let event = Event::KeySuspended { id, group: suspended.group, file: suspended.file };
-                self.presence.notify(&[suspended.user], &event);
+                self.notify(&[suspended.user], &event);
             }
             Ok(None) => {}
             Err(error) => {

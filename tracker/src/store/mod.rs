@@ -6,12 +6,14 @@
 //! `contract` tests it.
 
 mod announce_keys;
+mod online;
 mod queries;
 mod records;
 mod sql;
 mod sqlite;
 
 pub(crate) use announce_keys::*;
+pub(crate) use online::*;
 pub(crate) use records::*;
 pub(crate) use sqlite::OpenError;
 
@@ -86,11 +88,6 @@ impl Store {
     /// Takes up the session of a token, which gets a successor.
     pub(crate) async fn resume_session(&self, shown: ShownToken) -> Result<Resumption> {
         self.database.write(move |tx| sessions::resume(tx, &shown)).await
-    }
-
-    /// Whether a session still is. Over: refused.
-    pub(crate) async fn check_session(&self, actor: Actor) -> Result<()> {
-        self.database.read(move |tx| sessions::check(tx, actor)).await
     }
 
     /// A user's sessions, oldest first.
