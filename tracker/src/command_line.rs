@@ -91,8 +91,9 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
 
     let console = Console::new(tracker.service(), shutdown.clone());
     tokio::spawn(console.run_on_stdin());
-    tracker.serve(listener, shutdown).await;
+    let served = tracker.serve(listener, shutdown).await;
     tracing::info!("ended");
+    served.map_err(|error| (error.code(), error.to_string()))?;
     Ok(status.load(Ordering::Relaxed))
 }
 

@@ -41,8 +41,8 @@ use tokio_util::sync::CancellationToken;
 /// Serves on `port` until `shutdown`, without a console. What was acknowledged is durable afterwards.
 ///
 /// # Errors
-/// When the data directory cannot be used, or belongs to another deployment or a newer program.
+/// When the data directory cannot be used, or belongs to another deployment or a newer program, or another
+/// process begins as the same tracker.
 pub async fn run(config: Config, port: Port, shutdown: CancellationToken) -> Result<(), StartError> {
-    Tracker::open(config).await?.serve(port, shutdown).await;
-    Ok(())
+    Tracker::open(config).await?.serve(port, shutdown).await
 }

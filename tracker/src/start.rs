@@ -12,7 +12,7 @@ use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::tls::{self, Fingerprint};
 use rand::RngExt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -70,6 +70,17 @@ pub enum StartError {
         /// What is wrong with it.
         error: OpenError,
     },
+    /// A tracker with the same number runs on this data directory.
+    #[error("tracker {number} runs already on {}; each line of tracker_info.txt is one mini-tracker", path.display())]
+    NumberInUse {
+        /// The number.
+        number: u32,
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// A tracker with the same number was started on the same store.
+    #[error("another mini-tracker with this tracker's number was started on the same store; this one has ended")]
+    NumberTaken,
     /// The database was opened but does not answer.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -96,6 +107,7 @@ impl StartError {
         match self {
             Self::Io { .. } => ErrorCode::Io,
             Self::Database { .. } | Self::Store(_) => ErrorCode::StoreUnavailable,
+            Self::NumberInUse { .. } | Self::NumberTaken => ErrorCode::DataDirInUse,
             Self::Identity(error) => error.code(),
             Self::Cryptography(_) => ErrorCode::Internal,
         }
@@ -109,6 +121,8 @@ pub struct Tracker {
     fingerprint: Fingerprint,
     /// What was revoked before anybody could connect is nothing to tell of.
     last_revocation: u64,
+    /// Held as long as it runs.
+    number_lock: File,
 }
 
 impl Tracker {
@@ -119,6 +133,7 @@ impl Tracker {
     pub async fn open(config: Config) -> Result<Self, StartError> {
         let Config { number, data_directory, registration_open, public_group, open_public, clock } = config;
         create_private_directory(&data_directory)?;
+        let number_lock = number_lock(&data_directory, number)?;
         let directory = data_directory.clone();
         let opened = tokio::task::spawn_blocking(move || -> Result<(Store, File), StartError> {
             // Held until the deployment is founded: neither the migrations nor the making of the key bear
@@ -144,7 +159,7 @@ impl Tracker {
         // Before anybody can announce: no key that is good is turned away.
         service.refresh_keys().await;
         service.begin_run().await?;
-        Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation })
+        Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation, number_lock })
     }
 
     /// The deployment's key as people compare it.
@@ -157,16 +172,33 @@ impl Tracker {
     }
 
     /// Serves on `port` until `shutdown`; then everything acknowledged is durable and the store closed.
-    pub async fn serve(self, port: Port, shutdown: CancellationToken) {
-        server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, port, shutdown).await;
+    ///
+    /// # Errors
+    /// [`StartError::NumberTaken`] when another process began as this tracker; then `shutdown` is cancelled, too.
+    pub async fn serve(self, port: Port, shutdown: CancellationToken) -> Result<(), StartError> {
+        let replaced = server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, port, shutdown).await;
         self.service.end_run().await;
         self.service.store().close().await;
+        drop(self.number_lock);
+        replaced.map_err(|server::Replaced| StartError::NumberTaken)
     }
 }
 
 fn create_private_directory(path: &Path) -> Result<(), StartError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
     created.map_err(|error| StartError::Io { path: path.into(), error })
+}
+
+/// Each tracker of a data directory has a lock of its own, which the system gives back however the process ends.
+fn number_lock(directory: &Path, number: u32) -> Result<File, StartError> {
+    let path = directory.join(format!("tracker-{number}.lock"));
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = file.map_err(|error| StartError::Io { path: path.clone(), error })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::NumberInUse { number, path: directory.into() }),
+        Err(TryLockError::Error(error)) => Err(StartError::Io { path, error }),
+    }
 }
 
 fn start_lock(directory: &Path) -> Result<File, StartError> {

@@ -92,10 +92,11 @@ impl Service {
                 Some(key) => self.ordinary.announces.end_key(info_hash, key, |address| addresses.push(address)),
                 None => self.ordinary.announces.end_swarm(info_hash, |address| addresses.push(address)),
             }
+            self.ordinary.elsewhere.end(info_hash, key, |address| addresses.push(address));
             left.push((listing, addresses));
         });
         for (listing, addresses) in left {
-            self.presence.stock_peers_changed(listing, &addresses);
+            self.stock_changed(listing, &addresses);
         }
     }
 

@@ -12,6 +12,7 @@ mod ordinary;
 mod other_trackers;
 mod revocations;
 mod sessions;
+mod stock_elsewhere;
 mod swarms;
 mod uploads;
 

@@ -13,17 +13,18 @@ use crate::store::{OnlineChanges, OnlinePage, OtherTracker, ReadSoFar, Run, RunI
 use mini_torrent_common::control::{Event, ListingId};
 use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What this tracker knows of the others, and what they know of it.
 pub(super) struct OtherTrackers {
     run: Run,
+    /// When the last round began.
+    looked: Mutex<Moment>,
     following: tokio::sync::Mutex<Following>,
 }
 
 struct Following {
     others: BTreeMap<TrackerNumber, Seen>,
-    /// When the last round began.
-    last_round: Option<Moment>,
     /// Whether the store could not be read last time.
     was_blind: bool,
     /// Whether others are there to write for.
@@ -56,7 +57,6 @@ impl OtherTrackers {
     pub(super) fn new(number: TrackerNumber, clock: &Clock) -> Self {
         let following = Following {
             others: BTreeMap::new(),
-            last_round: None,
             was_blind: false,
             has_company: false,
             anew: false,
@@ -65,7 +65,17 @@ impl OtherTrackers {
             mark: (0, clock.now()),
             forgotten: 0,
         };
-        Self { run: Run { tracker: number, id: RunId(rand::rng().random()) }, following: following.into() }
+        let run = Run { tracker: number, id: RunId(rand::rng().random()) };
+        Self { run, looked: clock.now().into(), following: following.into() }
+    }
+
+    fn looked(&self) -> MutexGuard<'_, Moment> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this tracker has not looked for so long that it must have been stopped.
+    fn stood_still(&self, now: Moment) -> bool {
+        now.since(*self.looked()) >= limits::STOPPED_AFTER
     }
 }
 
@@ -83,7 +93,7 @@ impl Service {
     /// `Unavailable`.
     pub(crate) async fn begin_run(&self) -> Result<(), StoreError> {
         let mut following = self.others.following.lock().await;
-        following.last_round = Some(self.clock.now());
+        *self.others.looked() = self.clock.now();
         // Before they see this one: that they beat for it is seen then.
         self.follow_others(&mut following).await?;
         self.store.begin_run(self.others.run).await
@@ -115,14 +125,23 @@ impl Service {
     pub(super) async fn keep_step(&self) -> Result<(), StoreError> {
         let mut following = self.others.following.lock().await;
         let now = self.clock.now();
-        let last = following.last_round.replace(now);
-        // Who was stopped wrote what the others may have acted upon, and its clients may be anywhere by now.
-        if last.is_some_and(|last| now.since(last) >= limits::STOPPED_AFTER) {
+        // To the others it was dead, and its clients may be anywhere by now.
+        if self.others.stood_still(now) {
             tracing::warn!("this tracker stood still; what it wrote for the others is void");
             following.anew = true;
         }
+        *self.others.looked() = now;
         self.follow_others(&mut following).await?;
         self.write_for_others(&mut following).await
+    }
+
+    /// Who was stopped looks what happened meanwhile before it answers anybody.
+    pub(crate) async fn catch_up(&self) {
+        if self.others.stood_still(self.clock.now())
+            && let Err(error) = self.keep_step().await
+        {
+            tracing::warn!(%error, "what happened meanwhile cannot be seen");
+        }
     }
 
     async fn follow_others(&self, following: &mut Following) -> Result<(), StoreError> {
@@ -148,12 +167,12 @@ impl Service {
             } else if seen.is_believed && seen.has_stood_still(now) {
                 tracing::warn!(tracker = tracker.0, "another tracker is dead");
                 (seen.is_believed, seen.read.anew, seen.read.more) = (false, true, false);
-                self.presence.forget_tracker(tracker);
+                self.forget_tracker(tracker);
                 somebody_went = true;
             }
             if let Some(page) = page {
                 somebody_went |= page.anew;
-                self.take_page(tracker, &page);
+                self.take_page(tracker, &page).await;
             }
         }
         // What was told when nobody listened, or should have been told, is found out.
@@ -168,15 +187,21 @@ impl Service {
             let is_there = named.contains(tracker);
             if !is_there {
                 tracing::info!(tracker = tracker.0, "another tracker has ended");
-                self.presence.forget_tracker(*tracker);
+                self.forget_tracker(*tracker);
             }
             is_there
         });
         following.others.len() < n_before
     }
 
-    fn take_page(&self, tracker: TrackerNumber, page: &OnlinePage) {
+    fn forget_tracker(&self, tracker: TrackerNumber) {
+        self.presence.forget_tracker(tracker);
+        self.forget_stock_of(tracker);
+    }
+
+    async fn take_page(&self, tracker: TrackerNumber, page: &OnlinePage) {
         self.presence.follow(tracker, page);
+        self.follow_stock(tracker, page).await;
         for body in &page.news {
             match serde_json::from_str(body) {
                 Ok(news) => self.hear(news),
@@ -207,10 +232,13 @@ impl Service {
         if std::mem::replace(&mut following.has_company, has_company) != has_company {
             following.anew = true;
         }
-        match (has_company, following.anew) {
-            (true, true) => self.presence.open_outbox(),
-            (false, true) => self.presence.close_outbox(),
-            _ => {}
+        following.anew |= self.stock_has_run_over();
+        if following.anew && has_company {
+            self.presence.open_outbox();
+            self.open_stock_outbox();
+        } else if following.anew {
+            self.presence.close_outbox();
+            self.close_stock_outbox();
         }
         let own = self.presence.take_changes();
         let changes = OnlineChanges {
@@ -218,14 +246,14 @@ impl Service {
             forget_until: following.due_to_forget(now),
             sessions: own.sessions.clone(),
             peers: own.peers.clone(),
-            stock: Vec::new(),
+            stock: self.take_stock_changes(),
             news: in_words(&own),
         };
         let has_beaten = following.last_beat.is_some_and(|last| now.since(last) < limits::HEARTBEAT);
         if has_beaten && changes.is_empty() {
             return Ok(());
         }
-        let forgets = changes.forget_until;
+        let (forgets, stock) = (changes.forget_until, changes.stock.clone());
         match self.store.write_online(self.others.run, changes).await {
             Ok(change) => {
                 (following.last_beat, following.last_change, following.anew) = (Some(now), change, false);
@@ -234,6 +262,7 @@ impl Service {
             }
             Err(error) => {
                 self.presence.put_back(own);
+                self.put_stock_back(&stock);
                 Err(error)
             }
         }

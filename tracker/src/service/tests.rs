@@ -17,6 +17,7 @@ mod company;
 mod following;
 mod keys;
 pub(crate) mod ordinary;
+mod stock_company;
 
 pub(crate) struct Stage {
     pub(crate) service: Arc<Service>,

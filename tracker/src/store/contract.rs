@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod admission;
 mod announce_keys;
 mod governing;
+mod online;
 mod sessions;
 
 struct Opened {

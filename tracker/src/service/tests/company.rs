@@ -5,7 +5,7 @@ use super::*;
 use mini_torrent_common::control::{ListingId, PeerContact, Presence as Has, SignedIn};
 
 /// Each tracker in its turn looks what the others wrote and writes what changed at it, once or oftener.
-async fn rounds(n: usize, stages: &[&Stage]) {
+pub(super) async fn rounds(n: usize, stages: &[&Stage]) {
     for _ in 0..n {
         for stage in stages {
             stage.clock.advance(limits::FOLLOW_INTERVAL);
@@ -15,7 +15,7 @@ async fn rounds(n: usize, stages: &[&Stage]) {
 }
 
 /// So many seconds pass at trackers that keep step.
-async fn seconds(n: usize, stages: &[&Stage]) {
+pub(super) async fn seconds(n: usize, stages: &[&Stage]) {
     rounds(4 * n, stages).await;
 }
 
