@@ -6,7 +6,7 @@ use crate::passwords::Passwords;
 use crate::port::Port;
 use crate::server;
 use crate::service::{Policy, Service};
-use crate::store::{OpenError, Store, StoreError, TrackerNumber};
+use crate::store::{Location, OpenError, Store, StoreError, TrackerNumber};
 use crate::tickets::{TicketKeyError, Tickets};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
@@ -24,8 +24,10 @@ use tokio_util::sync::CancellationToken;
 pub struct Config {
     /// Which of the deployment's trackers it is, counted from 1.
     pub number: u32,
-    /// Holds the database, the deployment's key and the log. Created when missing.
+    /// Holds the deployment's key, the log and what is being uploaded. Created when missing.
     pub data_directory: PathBuf,
+    /// Where the database is.
+    pub database: Location,
     /// Whether strangers may create accounts.
     pub registration_open: bool,
     /// Whether the built-in group `public` is there.
@@ -37,11 +39,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: open registration, the built-in group, the machine's clock.
+    /// The defaults: the database in the data directory, open registration, the built-in group, the machine's clock.
     pub fn new(data_directory: impl Into<PathBuf>) -> Self {
         let data_directory = data_directory.into();
         Self {
             number: 1,
+            database: Location::within(&data_directory),
             data_directory,
             registration_open: true,
             public_group: true,
@@ -63,20 +66,20 @@ pub enum StartError {
         error: io::Error,
     },
     /// The database cannot be used.
-    #[error("{}: {error}", path.display())]
+    #[error("{location}: {error}")]
     Database {
-        /// Its directory.
-        path: PathBuf,
+        /// Where it is.
+        location: Location,
         /// What is wrong with it.
         error: OpenError,
     },
-    /// A tracker with the same number runs on this data directory.
-    #[error("tracker {number} runs already on {}; each line of tracker_info.txt is one mini-tracker", path.display())]
+    /// A tracker with the same number runs on this data directory or database.
+    #[error("tracker {number} runs already on {place}; each line of tracker_info.txt is one mini-tracker")]
     NumberInUse {
         /// The number.
         number: u32,
-        /// The data directory.
-        path: PathBuf,
+        /// The data directory or the database.
+        place: String,
     },
     /// A tracker with the same number was started on the same store.
     #[error("another mini-tracker with this tracker's number was started on the same store; this one has ended")]
@@ -131,23 +134,17 @@ impl Tracker {
     /// # Errors
     /// When it cannot be used, or belongs to another deployment or a newer program.
     pub async fn open(config: Config) -> Result<Self, StartError> {
-        let Config { number, data_directory, registration_open, public_group, open_public, clock } = config;
+        let Config { number, data_directory, database, registration_open, public_group, open_public, clock } = config;
         create_private_directory(&data_directory)?;
         let number_lock = number_lock(&data_directory, number)?;
-        let directory = data_directory.clone();
-        let opened = tokio::task::spawn_blocking(move || -> Result<(Store, File), StartError> {
-            // Held until the deployment is founded: neither the migrations nor the making of the key bear
-            // two trackers at once.
-            let lock = start_lock(&directory)?;
-            let path = directory.clone();
-            let store = Store::open(&directory).map_err(|error| StartError::Database { path, error })?;
-            Ok((store, lock))
-        });
-        let (store, _lock) = opened.await.map_err(|error| StartError::Cryptography(error.to_string()))??;
+        // The lock is held until the deployment is founded.
+        let opened = Store::open(&database).await;
+        let (store, lock) = opened.map_err(|error| StartError::Database { location: database.clone(), error })?;
         let known = store.deployment().await?;
         let identity = identity::load_or_create(&data_directory, known)?;
         let fingerprint = identity.public().fingerprint();
         store.found(fingerprint, GroupId(rand::rng().random()), clock.wall_ms()).await?;
+        drop(lock);
         let tls = tls::control_server_config(&identity).map_err(|error| StartError::Cryptography(error.to_string()))?;
         let passwords = Passwords::new().map_err(|error| StartError::Cryptography(error.to_string()))?;
         let tickets = Tickets::new(identity);
@@ -158,6 +155,10 @@ impl Tracker {
         let service = Arc::new(Service::new(store, clock, passwords, tickets, policy));
         // Before anybody can announce: no key that is good is turned away.
         service.refresh_keys().await;
+        // On one host the lock has told already.
+        if matches!(database, Location::Postgres(_)) && service.number_is_alive().await? {
+            return Err(StartError::NumberInUse { number: number.0, place: database.to_string() });
+        }
         service.begin_run().await?;
         Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation, number_lock })
     }
@@ -196,17 +197,9 @@ fn number_lock(directory: &Path, number: u32) -> Result<File, StartError> {
     let file = file.map_err(|error| StartError::Io { path: path.clone(), error })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::NumberInUse { number, path: directory.into() }),
+        Err(TryLockError::WouldBlock) => {
+            Err(StartError::NumberInUse { number, place: directory.display().to_string() })
+        }
         Err(TryLockError::Error(error)) => Err(StartError::Io { path, error }),
     }
-}
-
-fn start_lock(directory: &Path) -> Result<File, StartError> {
-    let path = directory.join("start.lock");
-    let lock = || -> io::Result<File> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-        file.lock()?;
-        Ok(file)
-    };
-    lock().map_err(|error| StartError::Io { path: path.clone(), error })
 }

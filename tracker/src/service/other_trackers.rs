@@ -87,6 +87,26 @@ impl OtherTrackers {
 }
 
 impl Service {
+    /// Whether the heart of a tracker with this one's number beats. It takes a while to see, unless the last one with
+    /// this number has ended orderly.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn number_is_alive(&self) -> Result<bool, StoreError> {
+        let nobody = TrackerNumber(0);
+        let mut first = None;
+        for _ in 0..limits::LOOKS_FOR_OWN_NUMBER {
+            let all = self.store.other_trackers(nobody, BTreeMap::new()).await?;
+            let own = all.iter().find(|found| found.tracker == self.others.run.tracker);
+            let Some(beat) = own.map(|own| (own.read.run, own.read.heartbeat)) else { return Ok(false) };
+            if *first.get_or_insert(beat) != beat {
+                return Ok(true);
+            }
+            self.clock.sleep(limits::FOLLOW_INTERVAL).await;
+        }
+        Ok(false)
+    }
+
     /// Begins this tracker's life in the store; an earlier one's rows are gone.
     ///
     /// # Errors

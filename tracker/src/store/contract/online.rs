@@ -48,9 +48,8 @@ async fn write(store: &Store, changes: OnlineChanges) -> u64 {
     store.write_online(run(ONE, 1), changes).await.unwrap()
 }
 
-#[tokio::test]
-async fn what_a_tracker_wrote_is_read_once_and_only_after_its_heart_has_beaten() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn what_a_tracker_wrote_is_read_once_and_only_after_its_heart_has_beaten(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga] = members(&store, ["olga"]).await;
     let listing = list(&store, olga, "a").await.unwrap();
     let mut reader = Reader::default();
@@ -89,9 +88,8 @@ async fn what_a_tracker_wrote_is_read_once_and_only_after_its_heart_has_beaten()
 }
 
 /// The rows of a session go with it, and with its successor.
-#[tokio::test]
-async fn a_sessions_peers_go_with_it() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn a_sessions_peers_go_with_it(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga] = members(&store, ["olga"]).await;
     let listing = list(&store, olga, "a").await.unwrap();
     store.begin_run(run(ONE, 1)).await.unwrap();
@@ -121,9 +119,8 @@ async fn a_sessions_peers_go_with_it() {
     assert_eq!(all().await, (0, 0));
 }
 
-#[tokio::test]
-async fn who_is_behind_the_floor_reads_anew_and_nobody_else() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn who_is_behind_the_floor_reads_anew_and_nobody_else(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga] = members(&store, ["olga"]).await;
     let listings = [list(&store, olga, "a").await.unwrap(), list(&store, olga, "b").await.unwrap()];
     let (mut late, mut early) = (Reader::default(), Reader::default());
@@ -146,9 +143,8 @@ async fn who_is_behind_the_floor_reads_anew_and_nobody_else() {
     assert!(!late.read(&store).await.unwrap().anew, "once");
 }
 
-#[tokio::test]
-async fn a_new_life_ends_the_old_one_with_its_rows() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn a_new_life_ends_the_old_one_with_its_rows(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga] = members(&store, ["olga"]).await;
     let mut reader = Reader::default();
     store.begin_run(run(ONE, 1)).await.unwrap();
@@ -166,9 +162,8 @@ async fn a_new_life_ends_the_old_one_with_its_rows() {
 }
 
 /// More rows than one page has, in many changes: none is missed and each is read once.
-#[tokio::test]
-async fn pages_end_between_changes() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn pages_end_between_changes(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga] = members(&store, ["olga"]).await;
     let listing = list(&store, olga, "a").await.unwrap();
     store.begin_run(run(ONE, 1)).await.unwrap();
@@ -189,9 +184,8 @@ async fn pages_end_between_changes() {
     assert_eq!(n_read, [limits::ONLINE_PAGE, 2 * limits::ONLINE_BATCH]);
 }
 
-#[tokio::test]
-async fn later_sign_ins_have_greater_numbers_and_gone_listings_are_named() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn later_sign_ins_have_greater_numbers_and_gone_listings_are_named(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let before = store.last_sign_in(olga).await.unwrap();
     let begun = store.begin_session(session(olga.user, 1, Sha256Hash([9; 32]))).await.unwrap();
