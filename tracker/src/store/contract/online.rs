@@ -70,7 +70,7 @@ pub(super) async fn what_a_tracker_wrote_is_read_once_and_only_after_its_heart_h
         ..OnlineChanges::default()
     };
     write(&store, changes).await;
-    let info_hash = new_listing("a", vec![]).draft.info_hash;
+    let info_hash = store.listing_named(LAB, "a".parse().unwrap()).await.unwrap().unwrap().draft.info_hash;
     let expected = OnlinePage {
         anew: true,
         sessions: vec![(user_name("olga"), online(olga.user, 9))],
