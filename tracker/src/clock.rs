@@ -1,7 +1,8 @@
 //! The one source of time: a monotonic clock for leases and waits, a wall clock for what people read.
 
+use rustix::time::{ClockId, clock_gettime};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::watch;
 
 /// A point on the monotonic clock, counted from the clock's making.
@@ -31,14 +32,14 @@ pub struct Clock(Source);
 
 #[derive(Debug, Clone)]
 enum Source {
-    System { start: Instant },
+    System { start: Duration },
     Manual { start_ms: u64, elapsed: Arc<watch::Sender<Duration>> },
 }
 
 impl Clock {
     /// The clock of the machine.
     pub fn system() -> Self {
-        Self(Source::System { start: Instant::now() })
+        Self(Source::System { start: since_boot() })
     }
 
     /// A clock that stands at `wall_ms` until [`Clock::advance`] moves it.
@@ -53,10 +54,11 @@ impl Clock {
         }
     }
 
-    /// Now, for durations. It goes on by itself alone, whatever happens to the wall clock.
+    /// Now, for durations. It goes on by itself alone, whatever happens to the wall clock, also while the machine
+    /// sleeps.
     pub fn now(&self) -> Moment {
         match &self.0 {
-            Source::System { start } => Moment(start.elapsed()),
+            Source::System { start } => Moment(since_boot().saturating_sub(*start)),
             Source::Manual { elapsed, .. } => Moment(*elapsed.borrow()),
         }
     }
@@ -95,6 +97,12 @@ impl Clock {
             () = self.sleep(limit) => None,
         }
     }
+}
+
+/// The monotonic clock that counts the machine's sleep, too.
+fn since_boot() -> Duration {
+    // It has neither negative parts nor more nanoseconds than a second has.
+    Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use crate::console::Console;
 use crate::port::{Port, listen as listen_on};
 use crate::settings::{Listen, Registration, Settings, SettingsError};
 use crate::start::{Config, StartError, Tracker};
+use crate::store::Location;
 use crate::{log, output};
 use mini_torrent_common::error_code::ErrorCode;
 use rustix::fs::Mode;
@@ -73,7 +74,9 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
     let listener = bind(&settings.listen).await?;
     let address = listener.local_addr().map_err(|error| (ErrorCode::Io, error.to_string()))?;
     let config = Config {
+        number: settings.number,
         data_directory: settings.data_directory.clone(),
+        database: Location::within(&settings.data_directory),
         registration_open: settings.registration == Registration::Open,
         public_group: settings.public_group,
         open_public: settings.open_public,
@@ -90,8 +93,9 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
 
     let console = Console::new(tracker.service(), shutdown.clone());
     tokio::spawn(console.run_on_stdin());
-    tracker.serve(listener, shutdown).await;
+    let served = tracker.serve(listener, shutdown).await;
     tracing::info!("ended");
+    served.map_err(|error| (error.code(), error.to_string()))?;
     Ok(status.load(Ordering::Relaxed))
 }
 

@@ -21,6 +21,10 @@ mod metrics;
 mod output;
 mod passwords;
 mod port;
+#[cfg(test)]
+#[path = "../../tests/src/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it belongs to the end-to-end tests, which use all of it")]
+mod postgres_server;
 mod presence;
 mod server;
 mod service;
@@ -35,14 +39,15 @@ pub use clock::Clock;
 pub use command_line::run_from_command_line;
 pub use port::{Port, listen};
 pub use start::{Config, StartError, Tracker};
+pub use store::{Location, LocationError, Server};
 
 use tokio_util::sync::CancellationToken;
 
 /// Serves on `port` until `shutdown`, without a console. What was acknowledged is durable afterwards.
 ///
 /// # Errors
-/// When the data directory cannot be used, or belongs to another deployment or a newer program.
+/// When the data directory cannot be used, or belongs to another deployment or a newer program, or another
+/// process begins as the same tracker.
 pub async fn run(config: Config, port: Port, shutdown: CancellationToken) -> Result<(), StartError> {
-    Tracker::open(config).await?.serve(port, shutdown).await;
-    Ok(())
+    Tracker::open(config).await?.serve(port, shutdown).await
 }

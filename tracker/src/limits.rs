@@ -175,6 +175,20 @@ pub(crate) const STORE_READERS: usize = 4;
 /// How long a write waits for another tracker's on the same data directory.
 pub(crate) const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections of one tracker to a database server.
+pub(crate) const DATABASE_CONNECTIONS: usize = 8;
+/// How long a request waits for a connection to the database, and is run again, before it is answered that the store
+/// is unavailable.
+pub(crate) const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one statement may take in the database, its locks included.
+pub(crate) const STATEMENT_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a transaction that crossed others is begun.
+pub(crate) const MAX_TRANSACTION_ATTEMPTS: u32 = 50;
+/// Longest wait before a transaction is begun again.
+pub(crate) const MAX_TRANSACTION_BACKOFF: Duration = Duration::from_millis(100);
+/// How long a starting tracker waits for another one that starts on the same database server.
+pub(crate) const START_LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Days whose logs are kept.
 pub(crate) const MAX_LOG_FILES: usize = 7;
 
@@ -184,3 +198,28 @@ pub(crate) const MAX_CONSOLE_LINE: u64 = 4096;
 pub(crate) const MAX_QUEUED_LINES: usize = 16;
 /// Longest settings file in bytes.
 pub(crate) const MAX_SETTINGS_LENGTH: u64 = 64 * 1024;
+
+/// Between two looks at what other trackers on the same store wrote, and two batches of what changed here.
+pub(crate) const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
+/// Between two beats of the heart when nothing changed.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often a starting tracker looks whether the heart of another one with its number beats: for 2.5 s.
+pub(crate) const LOOKS_FOR_OWN_NUMBER: usize = 10;
+/// A tracker whose heart has stood still for this long is dead to the others.
+pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(10);
+/// A tracker that has not looked for this long was stopped: its own rows are void.
+pub(crate) const STOPPED_AFTER: Duration = Duration::from_secs(5);
+/// Other trackers that one tracker follows.
+pub(crate) const MAX_OTHER_TRACKERS: usize = 64;
+/// Rows of each kind that one batch writes.
+pub(crate) const ONLINE_BATCH: usize = 4096;
+/// Rows of each kind that are read at once; not less than a batch has.
+pub(crate) const ONLINE_PAGE: usize = 4 * ONLINE_BATCH;
+/// How long what is gone stays in the store for others to see that it went.
+pub(crate) const GONE_ROWS_LIFE: Duration = Duration::from_secs(60);
+/// News for clients of other trackers that wait for a batch; beyond them none is told.
+pub(crate) const MAX_QUEUED_NEWS: usize = 16_384;
+/// Listings or users that one piece of news names.
+pub(crate) const MAX_NAMED_IN_NEWS: usize = 4096;
+/// Changes of ordinary clients that wait for batches; beyond them everything is written anew.
+pub(crate) const MAX_QUEUED_STOCK_CHANGES: usize = 1 << 20;

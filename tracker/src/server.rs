@@ -33,15 +33,22 @@ struct Server {
     tasks: TaskTracker,
 }
 
+/// Another process has begun as this tracker.
+#[derive(Debug)]
+pub(crate) struct Replaced;
+
 /// Serves until `shutdown`, telling of the revocations behind `last_revocation`; then closes every connection
 /// and waits for what was begun.
+///
+/// # Errors
+/// [`Replaced`], which cancels `shutdown`.
 pub(crate) async fn serve(
     service: Arc<Service>,
     tls: Arc<rustls::ServerConfig>,
     last_revocation: u64,
     port: Port,
     shutdown: CancellationToken,
-) {
+) -> Result<(), Replaced> {
     let admission = Admission::new(connection_limit());
     let tasks = TaskTracker::new();
     tasks.spawn(keep_leases(Arc::clone(&service), shutdown.clone()));
@@ -49,6 +56,7 @@ pub(crate) async fn serve(
     let (following, until) = (Arc::clone(&service), shutdown.clone());
     tasks.spawn(async move { until.run_until_cancelled(following.follow_revocations(last_revocation)).await });
     tasks.spawn(keep_ordinary_clients(Arc::clone(&service), shutdown.clone()));
+    let company = tasks.spawn(keep_company(Arc::clone(&service), shutdown.clone()));
     let Port { tcp: listener, udp: socket } = port;
     let (answering, until) = (Arc::clone(&service), shutdown.clone());
     tasks.spawn_blocking(move || udp::serve(answering, &socket, &until));
@@ -78,6 +86,7 @@ pub(crate) async fn serve(
     if tokio::time::timeout(limits::SHUTDOWN_GRACE, tasks.wait()).await.is_err() {
         tracing::warn!("some requests were still running at the end");
     }
+    if company.is_finished() { company.await.unwrap_or(Ok(())) } else { Ok(()) }
 }
 
 /// What the first byte of a connection announces.
@@ -199,6 +208,16 @@ async fn keep_ordinary_clients(service: Arc<Service>, shutdown: CancellationToke
     };
     let all = async { tokio::join!(sweeping, service.suspend_keys(), service.follow_keys(), service.keep_key_use()) };
     shutdown.run_until_cancelled(all).await;
+}
+
+/// Keeps step with the other trackers. When another process has taken this one's number, this one ends.
+async fn keep_company(service: Arc<Service>, shutdown: CancellationToken) -> Result<(), Replaced> {
+    if shutdown.run_until_cancelled(service.follow_other_trackers()).await.is_none() {
+        return Ok(());
+    }
+    tracing::error!("another mini-tracker with the same number has been started on this store; this one ends");
+    shutdown.cancel();
+    Err(Replaced)
 }
 
 async fn keep_leases(service: Arc<Service>, shutdown: CancellationToken) {

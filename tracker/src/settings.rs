@@ -28,7 +28,7 @@ struct Arguments {
 
     /// Which of them this one is, counted from 1
     #[arg(value_name = "TRACKER_NUMBER")]
-    number: usize,
+    number: u32,
 
     /// Where database, key and log are [default: mini-tracker.data beside the tracker info file]
     #[arg(long, value_name = "DIR", env = "MINI_TRACKER_DATA_DIR")]
@@ -113,6 +113,8 @@ pub(crate) enum Listen {
 /// The settings that hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Settings {
+    /// Which of the deployment's trackers it is, counted from 1.
+    pub number: u32,
     /// Where to listen.
     pub listen: Listen,
     /// Where database, key and log are.
@@ -164,7 +166,7 @@ fn merge(arguments: Arguments, file: FileSettings) -> Result<Settings, String> {
     let text = read_bounded(info, tracker_info::MAX_LENGTH as u64).map_err(|error| in_file(info, error))?;
     let trackers = tracker_info::parse(&text).map_err(|error| in_file(info, error))?;
     let index = arguments.number.checked_sub(1);
-    let tracker = index.and_then(|index| trackers.get(index)).ok_or_else(|| {
+    let tracker = index.and_then(|index| trackers.get(index as usize)).ok_or_else(|| {
         let (n, number) = (trackers.len(), arguments.number);
         in_file(info, format!("it names {n} tracker{}, there is no number {number}", if n == 1 { "" } else { "s" }))
     })?;
@@ -173,6 +175,7 @@ fn merge(arguments: Arguments, file: FileSettings) -> Result<Settings, String> {
         None => Listen::Host(tracker.host.clone(), tracker.port),
     };
     Ok(Settings {
+        number: arguments.number,
         listen,
         data_directory: arguments
             .data_dir

@@ -6,13 +6,13 @@ use crate::passwords::Passwords;
 use crate::port::Port;
 use crate::server;
 use crate::service::{Policy, Service};
-use crate::store::{OpenError, Store, StoreError};
+use crate::store::{Location, OpenError, Store, StoreError, TrackerNumber};
 use crate::tickets::{TicketKeyError, Tickets};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::tls::{self, Fingerprint};
 use rand::RngExt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -22,8 +22,12 @@ use tokio_util::sync::CancellationToken;
 /// What a tracker is made of, besides its listener.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Holds the database, the deployment's key and the log. Created when missing.
+    /// Which of the deployment's trackers it is, counted from 1.
+    pub number: u32,
+    /// Holds the deployment's key, the log and what is being uploaded. Created when missing.
     pub data_directory: PathBuf,
+    /// Where the database is.
+    pub database: Location,
     /// Whether strangers may create accounts.
     pub registration_open: bool,
     /// Whether the built-in group `public` is there.
@@ -35,10 +39,18 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: open registration, the built-in group, the machine's clock.
+    /// The defaults: the database in the data directory, open registration, the built-in group, the machine's clock.
     pub fn new(data_directory: impl Into<PathBuf>) -> Self {
         let data_directory = data_directory.into();
-        Self { data_directory, registration_open: true, public_group: true, open_public: false, clock: Clock::system() }
+        Self {
+            number: 1,
+            database: Location::within(&data_directory),
+            data_directory,
+            registration_open: true,
+            public_group: true,
+            open_public: false,
+            clock: Clock::system(),
+        }
     }
 }
 
@@ -54,13 +66,24 @@ pub enum StartError {
         error: io::Error,
     },
     /// The database cannot be used.
-    #[error("{}: {error}", path.display())]
+    #[error("{location}: {error}")]
     Database {
-        /// Its directory.
-        path: PathBuf,
+        /// Where it is.
+        location: Location,
         /// What is wrong with it.
         error: OpenError,
     },
+    /// A tracker with the same number runs on this data directory or database.
+    #[error("tracker {number} runs already on {place}; each line of tracker_info.txt is one mini-tracker")]
+    NumberInUse {
+        /// The number.
+        number: u32,
+        /// The data directory or the database.
+        place: String,
+    },
+    /// A tracker with the same number was started on the same store.
+    #[error("another mini-tracker with this tracker's number was started on the same store; this one has ended")]
+    NumberTaken,
     /// The database was opened but does not answer.
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -87,6 +110,7 @@ impl StartError {
         match self {
             Self::Io { .. } => ErrorCode::Io,
             Self::Database { .. } | Self::Store(_) => ErrorCode::StoreUnavailable,
+            Self::NumberInUse { .. } | Self::NumberTaken => ErrorCode::DataDirInUse,
             Self::Identity(error) => error.code(),
             Self::Cryptography(_) => ErrorCode::Internal,
         }
@@ -100,6 +124,8 @@ pub struct Tracker {
     fingerprint: Fingerprint,
     /// What was revoked before anybody could connect is nothing to tell of.
     last_revocation: u64,
+    /// Held as long as it runs.
+    number_lock: File,
 }
 
 impl Tracker {
@@ -108,32 +134,33 @@ impl Tracker {
     /// # Errors
     /// When it cannot be used, or belongs to another deployment or a newer program.
     pub async fn open(config: Config) -> Result<Self, StartError> {
-        let Config { data_directory, registration_open, public_group, open_public, clock } = config;
+        let Config { number, data_directory, database, registration_open, public_group, open_public, clock } = config;
         create_private_directory(&data_directory)?;
-        let directory = data_directory.clone();
-        let opened = tokio::task::spawn_blocking(move || -> Result<(Store, File), StartError> {
-            // Held until the deployment is founded: neither the migrations nor the making of the key bear
-            // two trackers at once.
-            let lock = start_lock(&directory)?;
-            let path = directory.clone();
-            let store = Store::open(&directory).map_err(|error| StartError::Database { path, error })?;
-            Ok((store, lock))
-        });
-        let (store, _lock) = opened.await.map_err(|error| StartError::Cryptography(error.to_string()))??;
+        let number_lock = number_lock(&data_directory, number)?;
+        // The lock is held until the deployment is founded.
+        let opened = Store::open(&database).await;
+        let (store, lock) = opened.map_err(|error| StartError::Database { location: database.clone(), error })?;
         let known = store.deployment().await?;
         let identity = identity::load_or_create(&data_directory, known)?;
         let fingerprint = identity.public().fingerprint();
         store.found(fingerprint, GroupId(rand::rng().random()), clock.wall_ms()).await?;
+        drop(lock);
         let tls = tls::control_server_config(&identity).map_err(|error| StartError::Cryptography(error.to_string()))?;
         let passwords = Passwords::new().map_err(|error| StartError::Cryptography(error.to_string()))?;
         let tickets = Tickets::new(identity);
         tickets.key(&store, clock.wall_ms()).await?;
         let last_revocation = store.last_revocation().await?;
-        let policy = Policy { registration_open, public_group, open_public, spool_directory: data_directory };
+        let number = TrackerNumber(number);
+        let policy = Policy { number, registration_open, public_group, open_public, spool_directory: data_directory };
         let service = Arc::new(Service::new(store, clock, passwords, tickets, policy));
         // Before anybody can announce: no key that is good is turned away.
         service.refresh_keys().await;
-        Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation })
+        // On one host the lock has told already.
+        if matches!(database, Location::Postgres(_)) && service.number_is_alive().await? {
+            return Err(StartError::NumberInUse { number: number.0, place: database.to_string() });
+        }
+        service.begin_run().await?;
+        Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation, number_lock })
     }
 
     /// The deployment's key as people compare it.
@@ -146,9 +173,15 @@ impl Tracker {
     }
 
     /// Serves on `port` until `shutdown`; then everything acknowledged is durable and the store closed.
-    pub async fn serve(self, port: Port, shutdown: CancellationToken) {
-        server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, port, shutdown).await;
+    ///
+    /// # Errors
+    /// [`StartError::NumberTaken`] when another process began as this tracker; then `shutdown` is cancelled, too.
+    pub async fn serve(self, port: Port, shutdown: CancellationToken) -> Result<(), StartError> {
+        let replaced = server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, port, shutdown).await;
+        self.service.end_run().await;
         self.service.store().close().await;
+        drop(self.number_lock);
+        replaced.map_err(|server::Replaced| StartError::NumberTaken)
     }
 }
 
@@ -157,12 +190,16 @@ fn create_private_directory(path: &Path) -> Result<(), StartError> {
     created.map_err(|error| StartError::Io { path: path.into(), error })
 }
 
-fn start_lock(directory: &Path) -> Result<File, StartError> {
-    let path = directory.join("start.lock");
-    let lock = || -> io::Result<File> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-        file.lock()?;
-        Ok(file)
-    };
-    lock().map_err(|error| StartError::Io { path: path.clone(), error })
+/// Each tracker of a data directory has a lock of its own, which the system gives back however the process ends.
+fn number_lock(directory: &Path, number: u32) -> Result<File, StartError> {
+    let path = directory.join(format!("tracker-{number}.lock"));
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
+    let file = file.map_err(|error| StartError::Io { path: path.clone(), error })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(StartError::NumberInUse { number, place: directory.display().to_string() })
+        }
+        Err(TryLockError::Error(error)) => Err(StartError::Io { path, error }),
+    }
 }

@@ -92,9 +92,25 @@ impl Announces {
         self.shard_of(announce.info_hash).announce(announce, wanted, Tick::at(now_s), &mut take)
     }
 
-    /// Whether a peer is there, and has everything.
-    pub(crate) fn is_seeder(&self, info_hash: InfoHash, address: SocketAddr) -> Option<bool> {
-        self.shard_of(info_hash).swarm(info_hash)?.is_seeder(address, self.seed)
+    /// A peer, if it is there.
+    pub(crate) fn peer(&self, info_hash: InfoHash, address: SocketAddr) -> Option<Peer> {
+        self.shard_of(info_hash).swarm(info_hash)?.peer(address, self.seed)
+    }
+
+    /// Names some peers of a swarm to `take`, without noting an announce.
+    pub(crate) fn sample(
+        &self,
+        info_hash: InfoHash,
+        wanted: Wanted,
+        asker: (SocketAddr, bool),
+        now_s: u64,
+        mut take: impl FnMut(SocketAddr),
+    ) {
+        let mut shard = self.shard_of(info_hash);
+        let random = shard.next_random();
+        if let Some(swarm) = shard.swarm(info_hash) {
+            swarm.sample(wanted, random, asker, Tick::at(now_s), &mut take);
+        }
     }
 
     /// Peers over all swarms.

@@ -78,10 +78,10 @@ impl Swarm {
         }
     }
 
-    pub(super) fn is_seeder(&self, address: SocketAddr, seed: Seed) -> Option<bool> {
+    pub(super) fn peer(&self, address: SocketAddr, seed: Seed) -> Option<Peer> {
         match address.ip() {
-            IpAddr::V4(v4) => self.v4.is_seeder(v4.octets(), address.port(), seed),
-            IpAddr::V6(v6) => self.v6.as_deref()?.is_seeder(v6.octets(), address.port(), seed),
+            IpAddr::V4(v4) => self.v4.peer(v4.octets(), address.port(), seed),
+            IpAddr::V6(v6) => self.v6.as_deref()?.peer(v6.octets(), address.port(), seed),
         }
     }
 

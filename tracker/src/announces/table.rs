@@ -120,6 +120,10 @@ impl<A: PackedIp> Slot<A> {
     fn address(&self) -> SocketAddr {
         SocketAddr::new(self.ip.unpack(), self.port)
     }
+
+    fn peer(&self) -> Peer {
+        Peer { address: self.address(), seeder: self.is_seeder(), key: KeyIndex(self.key) }
+    }
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "a lease has a few hundred ticks")]
@@ -245,10 +249,10 @@ impl<A: PackedIp> Table<A> {
         old.iter().filter(|slot| !slot.is_free()).for_each(|slot| self.insert_new(*slot, seed));
     }
 
-    /// Whether a peer is a seeder, if it is there.
-    pub(super) fn is_seeder(&self, ip: A, port: u16, seed: Seed) -> Option<bool> {
+    /// A peer, if it is there.
+    pub(super) fn peer(&self, ip: A, port: u16, seed: Seed) -> Option<Peer> {
         let at = self.find_in_any(ip, port, seed).ok()?;
-        Some(self.slots.get(at)?.is_seeder())
+        self.slots.get(at).map(Slot::peer)
     }
 
     pub(super) fn contains(&self, ip: A, port: u16, seed: Seed) -> bool {
@@ -372,7 +376,7 @@ impl<A: PackedIp> Table<A> {
     /// All peers whose lease runs.
     pub(super) fn peers(&self, now: Tick) -> impl Iterator<Item = Peer> {
         let live = self.slots.iter().filter(move |slot| !slot.is_free() && !slot.is_over(now));
-        live.map(|slot| Peer { address: slot.address(), seeder: slot.is_seeder(), key: KeyIndex(slot.key) })
+        live.map(Slot::peer)
     }
 
     /// Slots that a look-up of each peer touches, on average in hundredths: what an announce costs.

@@ -32,6 +32,7 @@ pub(super) fn lane(request: &Request) -> Lane {
 }
 
 pub(super) async fn read(service: &Service, id: ConnectionId, request: Request) -> Result<Response, Refused> {
+    service.catch_up().await;
     let caller = service.caller(id)?;
     match request {
         Request::ListRequests { group, after } => {
@@ -57,6 +58,7 @@ pub(super) async fn change(
     uploads: &mut Uploads,
     request: Request,
 ) -> Result<Response, Refused> {
+    service.catch_up().await;
     match request {
         Request::CreateUser { user, password } => {
             service.register(user, password, visitor.source).await.map(|()| Response::Done)

@@ -147,6 +147,11 @@ impl Admitting {
         self.keys.iter().flatten()
     }
 
+    /// All keys with their places.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (KeyIndex, &Key)> {
+        (0..).map(KeyIndex).zip(&self.keys).filter_map(|(place, key)| Some((place, key.as_ref()?)))
+    }
+
     fn drop_keys(&mut self, kept: &HashSet<KeyId>, mut end: impl FnMut(Ended)) {
         for (index, place) in (0..).map(KeyIndex).zip(&mut self.keys) {
             if let Some(key) = place.take_if(|key| !kept.contains(&key.id)) {

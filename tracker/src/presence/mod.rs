@@ -1,11 +1,14 @@
 //! Who is online with what: live sessions, swarms, and who watches them. All in memory; it goes with the
-//! process, and clients announce again.
+//! process, and clients announce again. Clients of other trackers on the same store are in it as these wrote it
+//! (`elsewhere`), and what changes among the own clients is gathered for them (`outbox`).
 //!
 //! One lock holds it all and is never held across an await. What a caller read from the store may be outdated
 //! when it gets here, so every removal raises a generation, and announcements and watches that rest on facts
 //! from before are turned back, to be read again.
 
+mod elsewhere;
 mod entering;
+mod outbox;
 mod stock;
 mod swarm;
 mod swarming;
@@ -13,24 +16,30 @@ mod swarming;
 use crate::admission::Ticket;
 use crate::clock::{Clock, Moment};
 use crate::limits;
-use crate::store::{SessionId, UserId};
+use crate::store::{SessionId, SignIn, UserId};
+use elsewhere::Elsewhere;
 use mini_torrent_common::control::{Event, ListingId};
 use mini_torrent_common::hash::{GroupId, PeerId};
 use mini_torrent_common::names::UserName;
 use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::tls::PublicKey;
+use outbox::Outbox;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use stock::StockNews;
-use swarm::Swarm;
+use swarm::{At, Swarm};
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use outbox::{Changes, News};
 pub(crate) use stock::WantedMembers;
 pub(crate) use swarming::{Announced, NotTaken};
+
+/// What a client is told whose session goes on on another connection of the same client.
+const SAME_CLIENT: &str = "this client has signed in on a new connection";
 
 /// The number of a connection in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -115,6 +124,8 @@ struct State {
     swarms: HashMap<ListingId, Swarm>,
     /// The connections that have entered each group.
     entered: HashMap<GroupId, HashSet<ConnectionId>>,
+    elsewhere: Elsewhere,
+    outbox: Outbox,
 }
 
 struct Connected {
@@ -150,6 +161,8 @@ struct LiveSession {
     key: PublicKey,
     address: SocketAddr,
     connection: ConnectionId,
+    /// Known soon after the session was confirmed.
+    sign_in: Option<SignIn>,
     since: Moment,
     lost: Option<Moment>,
 }
@@ -193,6 +206,7 @@ impl Presence {
         {
             // The lease was part of the time that the session had to show itself.
             session.lost = Some(now.before(limits::LEASE_TICK * connected.line.silence.load(Ordering::Relaxed)));
+            connected.claim.into_iter().for_each(|user| state.outbox.session(user));
         }
     }
 
@@ -205,7 +219,7 @@ impl Presence {
         let now = self.clock.now();
         let mut state = self.state();
         let state = &mut *state;
-        let connected = state.connections.get_mut(&id).ok_or(NotClaimed::Disconnected)?;
+        let connected = state.connections.get(&id).ok_or(NotClaimed::Disconnected)?;
         let Client { key, address, .. } = connected.client;
         if let Some(session) = state.sessions.get(&user) {
             let is_live = session.lost.is_none_or(|lost| now.since(lost) < limits::LOST_SESSION_GRACE);
@@ -213,13 +227,19 @@ impl Presence {
                 return Err(NotClaimed::Elsewhere { address: session.address, age: now.since(session.since) });
             }
         }
-        connected.claim = Some(user);
-        let session = LiveSession { key, address, connection: id, since: now, lost: None };
+        if let Some((address, since)) = state.other_client_elsewhere(user, key).filter(|_| !takeover) {
+            return Err(NotClaimed::Elsewhere { address, age: now.since(since) });
+        }
+        if let Some(connected) = state.connections.get_mut(&id) {
+            connected.claim = Some(user);
+        }
+        state.outbox.session(user);
+        let session = LiveSession { key, address, connection: id, sign_in: None, since: now, lost: None };
         if let Some(old) = state.sessions.insert(user, session)
             && old.connection != id
         {
             let reason = match old.key == key {
-                true => "this client has signed in on a new connection".into(),
+                true => SAME_CLIENT.into(),
                 false => format!("taken over from {address}"),
             };
             state.sign_out(old.connection, Some(reason));
@@ -241,6 +261,20 @@ impl Presence {
         true
     }
 
+    /// Which sign-in the confirmed session is. When a later one is known already, it is over.
+    pub(crate) fn number_sign_in(&self, id: ConnectionId, user: UserId, sign_in: SignIn) {
+        let mut state = self.state();
+        let state = &mut *state;
+        let Some(live) = state.sessions.get_mut(&user).filter(|live| live.connection == id) else { return };
+        live.sign_in = Some(sign_in);
+        state.outbox.session(user);
+        for listing in state.connections.get(&id).into_iter().flat_map(|connected| &connected.announced) {
+            state.outbox.peer(user, *listing);
+        }
+        let latest = state.latest_sign_in(user).unwrap_or(sign_in);
+        state.settle(user, latest, None);
+    }
+
     /// Ends this connection's session or claim.
     pub(crate) fn sign_out(&self, id: ConnectionId) {
         let mut state = self.state();
@@ -249,6 +283,7 @@ impl Presence {
             && state.sessions.get(&user).is_some_and(|session| session.connection == id)
         {
             state.sessions.remove(&user);
+            state.outbox.session(user);
         }
         state.sign_out(id, None);
     }
@@ -262,6 +297,7 @@ impl Presence {
         let session = state.connections.get(&id).and_then(|connected| Some(connected.user.as_ref()?.session));
         if only.is_none() || only == session {
             state.sessions.remove(&user);
+            state.outbox.session(user);
             state.sign_out(id, Some(reason.into()));
         }
     }
@@ -287,15 +323,15 @@ impl Presence {
         self.state().connections.values().filter_map(|connected| Some(connected.user.as_ref()?.session)).collect()
     }
 
-    /// Tells those of these users who are online.
-    pub(crate) fn notify(&self, users: &[UserId], event: &Event) {
+    /// Tells those of these users who are online here; returns the others.
+    pub(crate) fn notify(&self, users: &[UserId], event: &Event) -> Vec<UserId> {
         let state = self.state();
-        for user in users {
+        let is_missed = |user: &UserId| {
             let connection = state.sessions.get(user).and_then(|live| state.connections.get(&live.connection));
-            if let Some(connected) = connection.filter(|connected| connected.user.is_some()) {
-                connected.line.send(event.clone());
-            }
-        }
+            let connected = connection.filter(|connected| connected.user.is_some());
+            connected.inspect(|connected| connected.line.send(event.clone())).is_none()
+        };
+        users.iter().copied().filter(is_missed).collect()
     }
 
     /// One tick of the lease clock. Leases count ticks and not time, so a tracker that stood still itself
@@ -313,32 +349,52 @@ impl Presence {
             }
         }
         let is_over = |lost: Moment| now.since(lost) >= limits::LOST_SESSION_GRACE;
-        state.sessions.retain(|_, session| !session.lost.is_some_and(is_over));
+        let State { sessions, outbox, .. } = &mut *state;
+        sessions.retain(|user, session| {
+            let is_over = session.lost.is_some_and(is_over);
+            if is_over {
+                outbox.session(*user);
+            }
+            !is_over
+        });
     }
 
     /// Every connected client, once.
     pub(crate) fn online(&self) -> Vec<OnlineClient> {
         let state = self.state();
-        let clients = state.connections.iter().map(|(id, connected)| {
-            let mut n = [0, 0];
-            for listing in &connected.announced {
-                let peer = state.swarms.get(listing).and_then(|swarm| swarm.peer(&connected.client.key));
-                if let Some(peer) = peer.filter(|peer| peer.connection == *id) {
-                    n[usize::from(peer.complete)] += 1;
-                }
-            }
-            OnlineClient {
-                client: connected.client.clone(),
-                user: connected.user.as_ref().map(|user| user.name.clone()),
-                n_seeding: n[1],
-                n_leeching: n[0],
-            }
+        let here = state.connections.iter().map(|(id, connected)| {
+            let user = connected.user.as_ref().map(|user| user.name.clone());
+            state.online_client(&connected.client, At::Here(*id), user, &connected.announced)
         });
-        clients.collect()
+        let elsewhere = state.elsewhere.iter().flat_map(|(tracker, sessions)| {
+            let online = sessions.iter().filter(|(_, session)| session.is_online());
+            online.map(|(user, session)| {
+                let at = At::There(*tracker, *user);
+                state.online_client(&session.client, at, Some(session.name.clone()), &session.announced)
+            })
+        });
+        here.chain(elsewhere).collect()
     }
 }
 
 impl State {
+    fn online_client(
+        &self,
+        client: &Client,
+        at: At,
+        user: Option<UserName>,
+        announced: &HashSet<ListingId>,
+    ) -> OnlineClient {
+        let mut n = [0, 0];
+        for listing in announced {
+            let peer = self.swarms.get(listing).and_then(|swarm| swarm.peer(&client.key));
+            if let Some(peer) = peer.filter(|peer| peer.at == at) {
+                n[usize::from(peer.complete)] += 1;
+            }
+        }
+        OnlineClient { client: client.clone(), user, n_seeding: n[1], n_leeching: n[0] }
+    }
+
     fn leave_everything(&mut self, id: ConnectionId) {
         self.leave_swarms(id);
         self.leave_groups(id);

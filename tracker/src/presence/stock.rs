@@ -51,8 +51,8 @@ impl Presence {
         let n_skipped = wanted.random % n_members.saturating_sub(wanted.n).clamp(1, limits::MAX_MEMBERS_SKIPPED);
         let mut n_left = wanted.n;
         for (_, peer) in swarm.peers().skip(n_skipped).take(wanted.n.saturating_mul(2)) {
-            let Some(member) = state.connections.get(&peer.connection) else { continue };
-            let address = member.client.address;
+            let Some(member) = state.client_at(peer.at) else { continue };
+            let address = member.address;
             let is_wanted = wanted.family_of.is_none_or(|asker| asker.is_ipv4() == address.is_ipv4());
             if n_left > 0 && is_wanted && !(wanted.for_seeder && peer.complete) {
                 take(address);
@@ -70,9 +70,10 @@ impl Presence {
         let mut state = self.state();
         let State { connections, swarms, .. } = &mut *state;
         let Some(swarm) = swarms.get(&listing) else { return };
-        let concerned = swarm.peers().map(|(_, peer)| &peer.connection).chain(&swarm.watchers);
+        let concerned =
+            swarm.peers().filter_map(|(_, peer)| peer.at.connection()).chain(swarm.watchers.iter().copied());
         for id in concerned {
-            let Some(connected) = connections.get_mut(id) else { continue };
+            let Some(connected) = connections.get_mut(&id) else { continue };
             let news = &mut connected.stock_news;
             let changed = &mut news.of.entry(listing).or_default().changed;
             news.n_addresses += addresses.iter().filter(|address| changed.insert(**address)).count();

@@ -1,15 +1,36 @@
 //! One swarm as the tracker sees it: its peers by client key, and the connections that watch it.
 
 use super::ConnectionId;
+use crate::store::{TrackerNumber, UserId};
+use mini_torrent_common::control::ListingId;
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::tls::PublicKey;
 use std::collections::{HashMap, HashSet};
 
+/// Where a client is connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum At {
+    /// Here, on this connection.
+    Here(ConnectionId),
+    /// With another tracker, as the client of this user.
+    There(TrackerNumber, UserId),
+}
+
+impl At {
+    /// The connection of a client that is here.
+    pub(super) fn connection(self) -> Option<ConnectionId> {
+        match self {
+            Self::Here(id) => Some(id),
+            Self::There(..) => None,
+        }
+    }
+}
+
 /// A client in a swarm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SwarmPeer {
-    /// The connection that announced it.
-    pub(super) connection: ConnectionId,
+    /// Where it announced that.
+    pub(super) at: At,
     /// Whether it has everything.
     pub(super) complete: bool,
 }
@@ -17,6 +38,7 @@ pub(super) struct SwarmPeer {
 /// The peers and watchers of one listing. One client counts once, however many connections it has had.
 #[derive(Debug)]
 pub(super) struct Swarm {
+    pub(super) listing: ListingId,
     pub(super) group: GroupId,
     peers: HashMap<PublicKey, SwarmPeer>,
     n_complete: usize,
@@ -24,8 +46,8 @@ pub(super) struct Swarm {
 }
 
 impl Swarm {
-    pub(super) fn new(group: GroupId) -> Self {
-        Self { group, peers: HashMap::new(), n_complete: 0, watchers: HashSet::new() }
+    pub(super) fn new(listing: ListingId, group: GroupId) -> Self {
+        Self { listing, group, peers: HashMap::new(), n_complete: 0, watchers: HashSet::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -48,9 +70,9 @@ impl Swarm {
         before != Some(peer)
     }
 
-    /// Removes a peer if this connection announced it; `true` when it was there.
-    pub(super) fn remove(&mut self, key: &PublicKey, connection: ConnectionId) -> bool {
-        if self.peers.get(key).is_none_or(|peer| peer.connection != connection) {
+    /// Removes a peer if it announced itself there; `true` when it was there.
+    pub(super) fn remove(&mut self, key: &PublicKey, at: At) -> bool {
+        if self.peers.get(key).is_none_or(|peer| peer.at != at) {
             return false;
         }
         let removed = self.peers.remove(key);

@@ -1,7 +1,7 @@
 //! What clients and services do to swarms.
 
-use super::swarm::{Swarm, SwarmPeer};
-use super::{Connected, ConnectionId, Presence, State};
+use super::swarm::{At, Swarm, SwarmPeer};
+use super::{Client, Connected, ConnectionId, Presence, State};
 use crate::limits;
 use crate::store::UserId;
 use mini_torrent_common::control::{Event, ListingId, MAX_PEERS, PeerContact};
@@ -68,6 +68,7 @@ impl Presence {
     ) -> Result<(), NotTaken> {
         let mut state = self.state();
         let connected = state.check(id, user, facts)?;
+        let key = connected.client.key;
         let n_new = batch.iter().filter(|one| !connected.announced.contains(&one.listing())).count();
         if connected.announced.len() + n_new > limits::MAX_ANNOUNCED {
             return Err(NotTaken::TooMany);
@@ -78,7 +79,10 @@ impl Presence {
                     state.enter(id, listing, group, complete);
                     state.tell_all_stock_peers(id, listing);
                 }
-                Announced::Gone(listing) => state.leave(id, listing),
+                Announced::Gone(listing) => {
+                    state.leave(id, listing);
+                    state.leave_everywhere(listing, key);
+                }
             }
         }
         Ok(())
@@ -106,7 +110,7 @@ impl Presence {
         if let Some(connected) = state.connections.get_mut(&id) {
             connected.watched.insert(listing);
         }
-        let swarm = state.swarms.entry(listing).or_insert_with(|| Swarm::new(group));
+        let swarm = state.swarms.entry(listing).or_insert_with(|| Swarm::new(listing, group));
         swarm.watchers.insert(id);
         let others = swarm.peers().filter(|(other, _)| **other != key).map(|(key, peer)| (*key, *peer));
         let sample = others.sample(&mut rand::rng(), MAX_PEERS);
@@ -145,6 +149,11 @@ impl Presence {
         of.into_iter().map(|listing| state.swarms.get(&listing).map_or((0, 0), Swarm::counts)).collect()
     }
 
+    /// Every listing that somebody has or watches.
+    pub(crate) fn listings(&self) -> Vec<ListingId> {
+        self.state().swarms.keys().copied().collect()
+    }
+
     /// Every peer of a swarm.
     pub(crate) fn peers_of(&self, listing: ListingId) -> Vec<PeerContact> {
         let state = self.state();
@@ -167,6 +176,7 @@ impl Presence {
             }
             state.leave_group(id, group);
         }
+        state.leave_elsewhere_if(user, |swarm, _| swarm.group == group);
     }
 
     /// A user shares a listing no more: it is no seeder of it. A leecher may go on.
@@ -180,6 +190,8 @@ impl Presence {
                 state.leave(id, listing);
             }
         }
+        state
+            .leave_elsewhere_if(user, |swarm, peer| swarm.listing == listing && peer.is_some_and(|peer| peer.complete));
     }
 
     /// Listings are gone; everybody who announced or watches them is told.
@@ -188,11 +200,21 @@ impl Presence {
         state.generation += 1;
         for listing in listings {
             let Some(swarm) = state.swarms.remove(listing) else { continue };
-            let announcers = swarm.peers().map(|(_, peer)| peer.connection);
-            let concerned: HashSet<_> = announcers.chain(swarm.watchers.iter().copied()).collect();
+            let mut concerned = swarm.watchers.clone();
+            for (_, peer) in swarm.peers() {
+                match peer.at {
+                    At::Here(id) => drop(concerned.insert(id)),
+                    At::There(tracker, user) => state.forget_announced(tracker, user, *listing),
+                }
+            }
+            let state = &mut *state;
             for id in concerned {
                 let Some(connected) = state.connections.get_mut(&id) else { continue };
-                connected.announced.remove(listing);
+                if connected.announced.remove(listing)
+                    && let Some(user) = connected.claim
+                {
+                    state.outbox.peer(user, *listing);
+                }
                 connected.watched.remove(listing);
                 if let Some(keys) = connected.pending.remove(listing) {
                     connected.n_pending -= keys.len();
@@ -222,34 +244,51 @@ impl State {
     }
 
     fn contact(&self, key: PublicKey, peer: SwarmPeer) -> Option<PeerContact> {
-        let connected = self.connections.get(&peer.connection)?;
-        Some(PeerContact {
-            key,
-            address: connected.client.address,
-            peer_id: connected.client.peer_id,
-            user: connected.user.as_ref()?.name.clone(),
-            complete: peer.complete,
-        })
+        let Client { address, peer_id, .. } = *self.client_at(peer.at)?;
+        let user = match peer.at {
+            At::Here(id) => &self.connections.get(&id)?.user.as_ref()?.name,
+            At::There(tracker, user) => &self.elsewhere.get(&tracker)?.get(&user)?.name,
+        };
+        Some(PeerContact { key, address, peer_id, user: user.clone(), complete: peer.complete })
+    }
+
+    /// The client that is connected there.
+    pub(super) fn client_at(&self, at: At) -> Option<&Client> {
+        match at {
+            At::Here(id) => Some(&self.connections.get(&id)?.client),
+            At::There(tracker, user) => Some(&self.elsewhere.get(&tracker)?.get(&user)?.client),
+        }
     }
 
     fn enter(&mut self, id: ConnectionId, listing: ListingId, group: GroupId, complete: bool) {
         let Some(connected) = self.connections.get_mut(&id) else { return };
         connected.announced.insert(listing);
         let key = connected.client.key;
-        let swarm = self.swarms.entry(listing).or_insert_with(|| Swarm::new(group));
-        if swarm.put(key, SwarmPeer { connection: id, complete }) {
+        let user = connected.claim;
+        let swarm = self.swarms.entry(listing).or_insert_with(|| Swarm::new(listing, group));
+        if swarm.put(key, SwarmPeer { at: At::Here(id), complete }) {
             self.tell_watchers(listing, key);
+            user.into_iter().for_each(|user| self.outbox.peer(user, listing));
         }
     }
 
     fn leave(&mut self, id: ConnectionId, listing: ListingId) {
         let Some(connected) = self.connections.get_mut(&id) else { return };
         connected.announced.remove(&listing);
-        let key = connected.client.key;
-        if self.swarms.get_mut(&listing).is_some_and(|swarm| swarm.remove(&key, id)) {
+        let (key, user) = (connected.client.key, connected.claim);
+        if self.leave_place(listing, key, At::Here(id)) {
+            user.into_iter().for_each(|user| self.outbox.peer(user, listing));
+        }
+    }
+
+    /// Takes a client out of a swarm, if it announced itself there; `true` when it did.
+    pub(super) fn leave_place(&mut self, listing: ListingId, key: PublicKey, at: At) -> bool {
+        let left = self.swarms.get_mut(&listing).is_some_and(|swarm| swarm.remove(&key, at));
+        if left {
             self.tell_watchers(listing, key);
         }
         self.drop_if_empty(listing);
+        left
     }
 
     fn unwatch(&mut self, id: ConnectionId, listing: ListingId) {
@@ -283,7 +322,7 @@ impl State {
         }
     }
 
-    fn tell_watchers(&mut self, listing: ListingId, key: PublicKey) {
+    pub(super) fn tell_watchers(&mut self, listing: ListingId, key: PublicKey) {
         let Some(swarm) = self.swarms.get(&listing) else { return };
         for watcher in &swarm.watchers {
             let Some(connected) = self.connections.get_mut(watcher) else { continue };

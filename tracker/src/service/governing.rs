@@ -16,13 +16,14 @@ impl Service {
         let ours = self.revocations.ours().await;
         let removed = self.store.remove_member(caller.actor(), group, user.clone(), at_ms, rule).await;
         let Removed { member, ended, revocation } = removed.map_err(no_such_group)?;
-        self.presence.end_listings(&ended);
+        self.end_listings(&ended);
         self.presence.end_membership(member.user, member.group);
         ours.done(revocation);
         self.revocations.written();
         self.refresh_keys().await;
         tracing::info!(by = %caller.name, group = %member.group_name, %user, "member removed");
         let event = Event::RemovedFromGroup { id: member.group, group: member.group_name };
+        // Who is connected to another tracker hears of it from that one, which follows the log.
         self.presence.notify(&[member.user], &event);
         Ok(())
     }

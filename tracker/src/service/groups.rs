@@ -40,7 +40,7 @@ impl Service {
         }
         tracing::info!(user = %caller.name, group = %requested.group, "asked to join");
         let event = Event::JoinRequested { group: requested.group, user: caller.name.clone() };
-        self.presence.notify(&requested.deciders, &event);
+        self.notify(&requested.deciders, &event);
         Ok(())
     }
 
@@ -58,7 +58,7 @@ impl Service {
             tracing::debug!(user = %caller.name, %group, "join request withdrawn");
             return Ok(departure.left);
         };
-        self.presence.end_listings(&departure.ended);
+        self.end_listings(&departure.ended);
         self.presence.end_membership(caller.user, departure.group);
         ours.done(revocation);
         self.revocations.written();
@@ -98,7 +98,7 @@ impl Service {
         let decided = decided.map_err(no_such_group)?.ok_or(Refused::NoSuchRequest)?;
         tracing::info!(by = %caller.name, group = %decided.group, %user, accept, "join request decided");
         if accept {
-            self.presence.notify(&[decided.user], &Event::RequestAccepted { group: decided.group });
+            self.notify(&[decided.user], &Event::RequestAccepted { group: decided.group });
         }
         Ok(())
     }

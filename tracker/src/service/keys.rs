@@ -92,10 +92,11 @@ impl Service {
                 Some(key) => self.ordinary.announces.end_key(info_hash, key, |address| addresses.push(address)),
                 None => self.ordinary.announces.end_swarm(info_hash, |address| addresses.push(address)),
             }
+            self.ordinary.elsewhere.end(info_hash, key, |address| addresses.push(address));
             left.push((listing, addresses));
         });
         for (listing, addresses) in left {
-            self.presence.stock_peers_changed(listing, &addresses);
+            self.stock_changed(listing, &addresses);
         }
     }
 
@@ -124,7 +125,7 @@ impl Service {
                 self.refresh_keys().await;
                 tracing::warn!(key = id.0, file = %suspended.file, "an announce key is used from too many places");
                 let event = Event::KeySuspended { id, group: suspended.group, file: suspended.file };
-                self.presence.notify(&[suspended.user], &event);
+                self.notify(&[suspended.user], &event);
             }
             Ok(None) => {}
             Err(error) => {

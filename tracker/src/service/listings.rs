@@ -92,7 +92,7 @@ impl Service {
             EndedShare::WasNone => return Err(Refused::NotSharing),
             EndedShare::Ended => self.presence.end_seeding(caller.user, listing),
             EndedShare::ListingEnded => {
-                self.presence.end_listings(&[listing]);
+                self.end_listings(&[listing]);
                 self.refresh_keys().await;
             }
         }
@@ -107,7 +107,7 @@ impl Service {
     pub(crate) async fn remove_file(&self, caller: &Caller, group: GroupName, file: FileName) -> Result<()> {
         let removed = self.store.remove_file(caller.actor(), group.clone(), file.clone(), self.file_rule()).await;
         let listing = removed.map_err(no_such_group)?;
-        self.presence.end_listings(&[listing]);
+        self.end_listings(&[listing]);
         self.refresh_keys().await;
         tracing::info!(by = %caller.name, %group, %file, listing = listing.0, "file removed");
         Ok(())

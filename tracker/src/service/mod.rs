@@ -9,8 +9,10 @@ mod health;
 mod keys;
 mod listings;
 mod ordinary;
+mod other_trackers;
 mod revocations;
 mod sessions;
+mod stock_elsewhere;
 mod swarms;
 mod uploads;
 
@@ -25,7 +27,7 @@ use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::presence::{Client, ConnectionId, Presence, SignedInUser};
 use crate::store::{
-    Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, SharingFacts, Store, StoreError, UserId,
+    Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, SharingFacts, Store, StoreError, TrackerNumber, UserId,
 };
 use crate::tickets::{TicketKeyError, Tickets};
 use crate::told::Told;
@@ -33,6 +35,7 @@ use health::Health;
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{GroupName, UserName};
 use ordinary::OrdinaryClients;
+use other_trackers::OtherTrackers;
 use revocations::Following;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -45,6 +48,8 @@ type Result<T> = std::result::Result<T, Refused>;
 /// What the operator decides about the service.
 #[derive(Debug, Clone)]
 pub(crate) struct Policy {
+    /// Which of the deployment's trackers this one is.
+    pub number: TrackerNumber,
     /// Whether strangers may create accounts.
     pub registration_open: bool,
     /// Whether the built-in group is there.
@@ -67,6 +72,7 @@ pub(crate) struct Service {
     health: Health,
     metrics: Metrics,
     revocations: Following,
+    others: OtherTrackers,
     join_requests: Told<(GroupId, UserId)>,
     policy: Policy,
     staged_bytes: Arc<AtomicU64>,
@@ -112,6 +118,7 @@ impl Service {
             presence: Presence::new(clock.clone()),
             backoff: Backoff::new(clock.clone()),
             ordinary: OrdinaryClients::new(clock.clone()),
+            others: OtherTrackers::new(policy.number, &clock),
             health: Health::default(),
             metrics: Metrics::default(),
             join_requests: Told::new(clock.clone(), limits::JOIN_REQUEST_REMINDER, limits::MAX_REMEMBERED_REQUESTS),

@@ -2,6 +2,7 @@
 //! waits, so that the edges may call it from any thread; what has to be stored is left to `keys`.
 
 use super::Service;
+use super::stock_elsewhere::{StockElsewhere, StockOutbox};
 use crate::announces::{Announce, Announces, Change, KeyIndex, Peer, Wanted};
 use crate::clock::{Clock, Moment};
 use crate::keys::{Held, Key, KeyTable, TooManyPlaces, Used};
@@ -21,6 +22,8 @@ use tokio::sync::mpsc;
 pub(crate) struct OrdinaryClients {
     pub(super) keys: KeyTable,
     pub(super) announces: Announces,
+    pub(super) elsewhere: StockElsewhere,
+    pub(super) outbox: StockOutbox,
     /// The number of the change that `keys` was read after; held while it is read.
     pub(super) last_change: tokio::sync::Mutex<u64>,
     suspensions: mpsc::Sender<KeyId>,
@@ -105,6 +108,8 @@ impl OrdinaryClients {
         Self {
             keys: KeyTable::default(),
             announces: Announces::new(rand::rng().random()),
+            elsewhere: StockElsewhere::default(),
+            outbox: StockOutbox::default(),
             last_change: tokio::sync::Mutex::default(),
             suspensions,
             suspended: Mutex::new(Some(suspended)),
@@ -179,6 +184,13 @@ impl Service {
         let (n_seeders, n_leechers) = self.presence.members_of(listing, wanted, |member| peers.push(member));
         let n_members = peers.len();
         let n_stock = usize::from(n_wanted).saturating_sub(n_members.min(usize::from(n_wanted) / 2));
+        // First those of other trackers, up to half of the places.
+        let n_elsewhere = n_stock.div_ceil(2);
+        clients.elsewhere.sample(info_hash, wanted_stock(n_wanted, asked), (address, seeder), |peer| {
+            if peers.len() < n_members + n_elsewhere {
+                peers.push(peer);
+            }
+        });
         let announce = Announce { info_hash, address, key: index, seeder, event };
         let announced = clients
             .announces
@@ -192,9 +204,11 @@ impl Service {
         let n_too_many = peers.len().saturating_sub(n_wanted.into());
         peers.drain(..n_too_many);
         if matches!(announced.change, Change::Came | Change::Completed | Change::Left) {
-            self.presence.stock_peers_changed(listing, &[address]);
+            clients.elsewhere.leave_others(info_hash, address, None);
+            self.stock_changed(listing, &[address]);
         }
-        Ok(with_members(announced.counts, (n_seeders, n_leechers)))
+        let elsewhere = clients.elsewhere.counts(info_hash);
+        Ok(with_others(with_others(announced.counts, (n_seeders, n_leechers)), elsewhere))
     }
 
     /// The numbers of a swarm, for who is admitted to its file.
@@ -208,12 +222,17 @@ impl Service {
             return Err(TurnedAway::NotAdmitted);
         }
         let members = self.presence.counts([listing]).first().copied().unwrap_or_default();
-        Ok(with_members(self.ordinary.announces.counts(info_hash).unwrap_or_default(), members))
+        let stock = with_others(
+            self.ordinary.announces.counts(info_hash).unwrap_or_default(),
+            self.ordinary.elsewhere.counts(info_hash),
+        );
+        Ok(with_others(stock, members))
     }
 
     /// Seeders and leechers among the ordinary clients of a torrent.
     pub(super) fn stock_counts(&self, info_hash: InfoHash) -> (u32, u32) {
         let counts = self.ordinary.announces.counts(info_hash).unwrap_or_default();
+        let counts = with_others(counts, self.ordinary.elsewhere.counts(info_hash));
         (counts.complete, counts.incomplete)
     }
 
@@ -223,19 +242,18 @@ impl Service {
         if news.is_empty() {
             return Vec::new();
         }
-        let (announces, now_s) = (&self.ordinary.announces, self.ordinary.now_s());
         let events = news.into_iter().filter_map(|(listing, changes)| {
             let info_hash = self.ordinary.keys.hold().info_hash(listing);
             let (mut came, mut left) = (Vec::new(), Vec::new());
             for address in changes.changed {
-                match info_hash.and_then(|info_hash| announces.is_seeder(info_hash, address)) {
-                    Some(complete) => came.push(StockPeer { address, complete }),
+                match info_hash.and_then(|info_hash| self.ordinary.peer_anywhere(info_hash, address)) {
+                    Some(peer) => came.push(StockPeer { address, complete: peer.seeder }),
                     None => left.push(address),
                 }
             }
             if let Some(info_hash) = info_hash.filter(|_| changes.all) {
                 came.clear();
-                announces.peers(info_hash, now_s, |Peer { address, seeder, .. }| {
+                self.ordinary.peers_anywhere(info_hash, |Peer { address, seeder, .. }| {
                     if came.len() < limits::MAX_STOCK_PEERS {
                         came.push(StockPeer { address, complete: seeder });
                     }
@@ -251,7 +269,7 @@ impl Service {
     pub(crate) fn stock_peers_of(&self, info_hash: InfoHash) -> Vec<OnlineStockPeer> {
         let held = self.ordinary.keys.hold();
         let mut peers = Vec::new();
-        self.ordinary.announces.peers(info_hash, self.ordinary.now_s(), |Peer { address, seeder, key }| {
+        self.ordinary.peers_anywhere(info_hash, |Peer { address, seeder, key }| {
             let user = held.key(key).map(|key| key.user.to_string());
             peers.push(OnlineStockPeer { address, complete: seeder, user });
         });
@@ -284,7 +302,7 @@ impl Service {
             for (info_hash, address) in ended {
                 let file = self.ordinary.keys.hold().file(info_hash);
                 if let Some(file) = file {
-                    self.presence.stock_peers_changed(file.listing, &[address]);
+                    self.stock_changed(file.listing, &[address]);
                 }
             }
         }
@@ -306,7 +324,7 @@ fn wanted_stock(n: u16, asked: &OrdinaryAnnounce) -> Wanted {
     }
 }
 
-fn with_members(stock: Counts, (n_seeders, n_leechers): (u32, u32)) -> Counts {
+fn with_others(stock: Counts, (n_seeders, n_leechers): (u32, u32)) -> Counts {
     Counts {
         complete: stock.complete.saturating_add(n_seeders),
         incomplete: stock.incomplete.saturating_add(n_leechers),

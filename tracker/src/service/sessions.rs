@@ -3,7 +3,7 @@
 use super::{Caller, Result, Service, Visitor};
 use crate::domain::Refused;
 use crate::limits;
-use crate::presence::{ConnectionId, NotClaimed, SignedInUser};
+use crate::presence::{ConnectionId, News, NotClaimed, SignedInUser};
 use crate::store::{Account, Actor, NewSession, Resumption, ShownToken, UserId};
 use mini_torrent_common::address;
 use mini_torrent_common::control::{SessionRow, SignedIn};
@@ -125,6 +125,8 @@ impl Service {
                 tracing::warn!(%user, address = %visitor.source, "a used-up session token was shown; session ended");
                 let reason = "somebody else may have a copy of this session; log in again";
                 self.presence.end_session(actor.user, Some(actor.session), reason);
+                let (user, session, reason) = (actor.user, actor.session, reason.into());
+                self.presence.tell_elsewhere(News::SessionEnded { user, session, reason });
                 return Err(Refused::SessionEnded);
             }
         };
@@ -142,11 +144,15 @@ impl Service {
             return Err(Refused::SessionEnded);
         }
         // What ended the session before the connection was known to have it could not tell the connection.
-        if let Err(error) = self.store.check_session(actor).await {
-            self.presence.sign_out(visitor.connection);
-            return Err(error.into());
+        match self.store.last_sign_in(actor).await {
+            Ok(sign_in) => self.presence.number_sign_in(visitor.connection, actor.user, sign_in),
+            Err(error) => {
+                self.presence.sign_out(visitor.connection);
+                return Err(error.into());
+            }
         }
-        Ok(())
+        // Or another tracker has it by now.
+        self.caller(visitor.connection).map(|_| ()).map_err(|_| Refused::SessionEnded)
     }
 
     /// Ends the session of a connection, with everything that it announced.

@@ -13,9 +13,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
+mod company;
 mod following;
 mod keys;
 pub(crate) mod ordinary;
+mod stock_company;
 
 pub(crate) struct Stage {
     pub(crate) service: Arc<Service>,
@@ -29,24 +31,32 @@ impl Stage {
     }
 
     pub(crate) async fn with(change: impl FnOnce(Policy) -> Policy) -> Self {
-        Self::on(Arc::new(tempfile::tempdir().unwrap()), change).await
+        Self::on(Arc::new(tempfile::tempdir().unwrap()), 1, change).await
     }
 
     /// A second tracker on the same data directory.
     pub(crate) async fn beside(&self) -> Self {
-        Self::on(Arc::clone(&self.directory), |policy| policy).await
+        self.beside_as(2).await
     }
 
-    async fn on(directory: Arc<tempfile::TempDir>, change: impl FnOnce(Policy) -> Policy) -> Self {
-        let store = Store::open(directory.path()).unwrap();
+    /// Another tracker with this number.
+    pub(crate) async fn beside_as(&self, number: u32) -> Self {
+        Self::on(Arc::clone(&self.directory), number, |policy| policy).await
+    }
+
+    async fn on(directory: Arc<tempfile::TempDir>, number: u32, change: impl FnOnce(Policy) -> Policy) -> Self {
+        let store = Store::within(directory.path()).await;
         let identity = Identity::from_seed(&[1; 32]).unwrap();
         store.found(identity.public().fingerprint(), GroupId([0; 16]), 1).await.unwrap();
         let clock = Clock::manual(1_000_000);
         let spool_directory = directory.path().into();
+        let number = TrackerNumber(number);
         let policy =
-            change(Policy { registration_open: true, public_group: true, open_public: false, spool_directory });
+            Policy { number, registration_open: true, public_group: true, open_public: false, spool_directory };
+        let policy = change(policy);
         let passwords = Passwords::with_cost(8, 1).unwrap();
         let service = Arc::new(Service::new(store, clock.clone(), passwords, Tickets::new(identity), policy));
+        service.begin_run().await.unwrap();
         Self { service, clock, directory }
     }
 

@@ -2,25 +2,33 @@
 //!
 //! The store holds atomicity and no policy: where a decision depends on what the transaction finds, the caller
 //! passes the rule. Who writes as a client is an [`Actor`], whose session the transaction checks: without it the
-//! write is refused with `session_ended`. The method list is what another database would have to offer;
-//! `contract` tests it.
+//! write is refused with `session_ended`. `queries` has the methods' SQL, which every database takes; `sqlite` and
+//! `postgres` run it, and `contract` tests that they do the same.
 
 mod announce_keys;
+mod database;
+mod location;
+mod online;
+mod postgres;
+mod queries;
 mod records;
+mod sql;
 mod sqlite;
 
 pub(crate) use announce_keys::*;
+pub(crate) use database::{OpenError, StartLock};
+pub use location::{Location, LocationError, Server};
+pub(crate) use online::*;
 pub(crate) use records::*;
-pub(crate) use sqlite::OpenError;
 
+use database::Database;
 use mini_torrent_common::control::{GroupRow, JoinRequest, Listing, ListingId, Role};
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
 use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::tls::Fingerprint;
+use queries::{accounts, export, governing, groups, listings, revocations, sessions, tickets};
 use serde_json::Value;
-use sqlite::{Database, accounts, export, governing, groups, listings, revocations, sessions, tickets};
-use std::path::Path;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -30,12 +38,19 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the database in this directory, bringing its schema up to date. The caller holds the start lock.
+    /// Opens the database, bringing its schema up to date. Until the lock is dropped no other tracker opens it.
     ///
     /// # Errors
     /// When it cannot be opened or is of a newer schema.
-    pub(crate) fn open(directory: &Path) -> std::result::Result<Self, OpenError> {
-        Ok(Self { database: Database::open(&directory.join("tracker.db"))? })
+    pub(crate) async fn open(location: &Location) -> std::result::Result<(Self, StartLock), OpenError> {
+        let (database, lock) = Database::open(location).await?;
+        Ok((Self { database }, lock))
+    }
+
+    /// The store of a data directory.
+    #[cfg(test)]
+    pub(crate) async fn within(directory: &std::path::Path) -> Self {
+        Self::open(&Location::within(directory)).await.unwrap().0
     }
 
     /// Waits until everything is written and closes.
@@ -85,11 +100,6 @@ impl Store {
         self.database.write(move |tx| sessions::resume(tx, &shown)).await
     }
 
-    /// Whether a session still is. Over: refused.
-    pub(crate) async fn check_session(&self, actor: Actor) -> Result<()> {
-        self.database.read(move |tx| sessions::check(tx, actor)).await
-    }
-
     /// A user's sessions, oldest first.
     pub(crate) async fn sessions(&self, user: UserId) -> Result<Vec<Session>> {
         self.database.read(move |tx| sessions::all(tx, user)).await
@@ -112,7 +122,7 @@ impl Store {
 
     /// The key to sign tickets with, which is `draft` only when there is no other. Old ones are dropped.
     pub(crate) async fn ticket_key(&self, draft: StoredTicketKey, now_ms: u64) -> Result<StoredTicketKey> {
-        self.database.write(move |tx| tickets::ticket_key(tx, draft, now_ms)).await
+        self.database.write(move |tx| tickets::ticket_key(tx, &draft, now_ms)).await
     }
 
     /// What the actor's ticket for a group says, and the first page of the revocations behind `after`. No such
@@ -129,7 +139,7 @@ impl Store {
 
     /// The number of the latest revocation.
     pub(crate) async fn last_revocation(&self) -> Result<u64> {
-        self.database.read(|tx| revocations::last_number(tx)).await
+        self.database.read(revocations::last_number).await
     }
 
     /// Revocations behind `after`, in order.

@@ -7,11 +7,12 @@ use mini_torrent_common::names::{GroupName, UserName};
 use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::ticket::AccountId;
 use mini_torrent_common::tls::{PublicKey, SEED_LENGTH};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
 /// The number of an account. Never reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct UserId(pub i64);
 
 impl UserId {
@@ -27,7 +28,7 @@ impl UserId {
 }
 
 /// The number of a session. Never reused, so it is the generation that a write belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct SessionId(pub i64);
 
 /// Who writes. The write checks in its transaction that the session still is, and is the user's.

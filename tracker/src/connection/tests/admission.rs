@@ -150,7 +150,7 @@ async fn another_client_a_lock_and_a_logout_everywhere_revoke_the_account() {
 #[tokio::test]
 async fn a_removal_at_one_tracker_is_heard_at_the_other() {
     let directory = tempfile::tempdir().unwrap();
-    let (one, other) = (TestTracker::start(directory.path()).await, TestTracker::start(directory.path()).await);
+    let (one, other) = (TestTracker::start(directory.path()).await, TestTracker::start_second(directory.path()).await);
     let [ref mut olga, _] = lab(&one, &["olga", "bob"]).await[..] else { panic!() };
     let group = olga.group_id("lab").await.unwrap();
     let (mut cleo, _) = TestClient::signed_in(other.address, 3, "cleo").await;

@@ -32,12 +32,17 @@ pub(super) struct TestTracker {
     pub(super) clock: Clock,
     pub(super) service: Arc<Service>,
     shutdown: CancellationToken,
-    server: JoinHandle<()>,
+    server: JoinHandle<Result<(), crate::StartError>>,
 }
 
 impl TestTracker {
     pub(super) async fn start(directory: &Path) -> Self {
         Self::start_with(Config { clock: Clock::manual(1_000_000), ..Config::new(directory) }).await
+    }
+
+    /// The second tracker of the same data directory.
+    pub(super) async fn start_second(directory: &Path) -> Self {
+        Self::start_with(Config { number: 2, clock: Clock::manual(1_000_000), ..Config::new(directory) }).await
     }
 
     pub(super) async fn start_with(config: Config) -> Self {
@@ -52,7 +57,7 @@ impl TestTracker {
 
     pub(super) async fn stop(self) {
         self.shutdown.cancel();
-        patiently(self.server).await.unwrap();
+        patiently(self.server).await.unwrap().unwrap();
     }
 }
 

@@ -209,8 +209,8 @@ async fn d10_keys_outlive_the_tracker() {
 #[tokio::test]
 async fn trackers_on_one_store_admit_alike() {
     let directory = tempfile::tempdir().unwrap();
-    let system = || Config::new(directory.path());
-    let (one, other) = (TestTracker::start_with(system()).await, TestTracker::start_with(system()).await);
+    let system = |number| Config { number, ..Config::new(directory.path()) };
+    let (one, other) = (TestTracker::start_with(system(1)).await, TestTracker::start_with(system(2)).await);
     let (mut olga, _bob, listing, info_hash) = lab_with_file(&one).await;
     olga.done(stock_clients(true)).await;
     let GrantedKey { id, key } = key_of(&mut olga, listing).await;

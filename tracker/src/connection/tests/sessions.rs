@@ -212,7 +212,7 @@ async fn a_locked_account_is_signed_out_and_its_owner_told_by_the_right_password
 #[tokio::test]
 async fn a_session_that_another_tracker_ended_writes_no_more() {
     let directory = tempfile::tempdir().unwrap();
-    let (one, other) = (TestTracker::start(directory.path()).await, TestTracker::start(directory.path()).await);
+    let (one, other) = (TestTracker::start(directory.path()).await, TestTracker::start_second(directory.path()).await);
     let (mut client, _) = TestClient::signed_in(one.address, 1, "bob").await;
     other.service.lock_user("bob".parse().unwrap()).await.unwrap();
     let create = || Request::CreateGroup { group: "lab".parse().unwrap() };

@@ -6,12 +6,12 @@ use mini_torrent_common::control::{Announcement, ListingDraft, ListingId, Presen
 use mini_torrent_common::hash::{InfoHash, Sha1Hash, Sha256Hash};
 
 /// Makes a user a member of `lab`, wherever it is connected.
-async fn join(stage: &Stage, caller: &Caller, owner_at: &Stage, owner: &Caller) {
+pub(super) async fn join(stage: &Stage, caller: &Caller, owner_at: &Stage, owner: &Caller) {
     stage.service.join_group(caller, group()).await.unwrap();
     owner_at.service.decide_request(owner, group(), caller.name.clone(), true).await.unwrap();
 }
 
-async fn list(stage: &Stage, caller: &Caller) -> ListingId {
+pub(super) async fn list(stage: &Stage, caller: &Caller) -> ListingId {
     let draft = ListingDraft {
         name: "a.bin".parse().unwrap(),
         size: 5,
@@ -25,7 +25,7 @@ async fn list(stage: &Stage, caller: &Caller) -> ListingId {
     stage.service.store.list_file(caller.actor(), new, Box::new(|_| Ok(())), |_, _| Ok(())).await.unwrap()
 }
 
-async fn announce(stage: &Stage, caller: &Caller, listing: ListingId, presence: Has) {
+pub(super) async fn announce(stage: &Stage, caller: &Caller, listing: ListingId, presence: Has) {
     let refused = stage.service.announce(caller, &[Announcement { listing, presence }]).await.unwrap();
     assert_eq!(refused, []);
 }
@@ -34,7 +34,7 @@ fn removed(id: GroupId) -> Event {
     Event::RemovedFromGroup { id, group: group() }
 }
 
-fn ended(events: &mut mpsc::Receiver<Event>) -> String {
+pub(super) fn ended(events: &mut mpsc::Receiver<Event>) -> String {
     match events.try_recv() {
         Ok(Event::SessionEnded { reason }) => reason,
         other => panic!("{other:?}"),

@@ -1,56 +1,22 @@
 //! SQLite: one writing thread and a few reading connections on one file in WAL mode.
 
-pub(super) mod accounts;
-pub(super) mod announce_keys;
-pub(super) mod export;
-pub(super) mod governing;
-pub(super) mod groups;
-pub(super) mod listings;
-pub(super) mod revocations;
-mod row;
-pub(super) mod sessions;
-pub(super) mod tickets;
+mod statements;
 mod writer;
 
-use super::StoreError;
+use super::sql::Tx;
+use super::{OpenError, Result, StoreError};
 use crate::limits;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
-use std::fs::OpenOptions;
+use rusqlite::{Connection, OpenFlags};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use writer::Writer;
 
-type Result<T> = std::result::Result<T, StoreError>;
-
 #[allow(missing_docs, unreachable_pub)]
 mod embedded {
     refinery::embed_migrations!("../migrations/sqlite");
-}
-
-/// Why a database cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// SQLite refused.
-    #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
-    /// A migration failed.
-    #[error("bringing the database up to date failed: {0}")]
-    Migration(#[from] Box<refinery::Error>),
-    /// A newer program wrote it.
-    #[error(
-        "the database has schema {found}, this mini-tracker knows schemas up to {known}; run the newer mini-tracker"
-    )]
-    Newer {
-        /// Schema of the database.
-        found: i64,
-        /// Newest schema of this build.
-        known: i64,
-    },
-    /// The file could not be made, or the thread not started.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
 }
 
 /// An open database.
@@ -61,24 +27,27 @@ pub(super) struct Database {
 }
 
 impl Database {
-    pub(super) fn open(path: &Path) -> std::result::Result<Self, OpenError> {
+    /// Opens the database and takes the lock of who starts.
+    pub(super) fn open(path: &Path) -> std::result::Result<(Self, File), OpenError> {
+        let lock = start_lock(path)?;
         // Made before SQLite would make it, for its files take their mode from this one: it holds password hashes.
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let mut connection = connect(path)?;
         migrate(&mut connection)?;
         let readers =
             (0..limits::STORE_READERS).map(|_| connect(path)).collect::<std::result::Result<Vec<_>, rusqlite::Error>>();
-        Ok(Self {
+        let database = Self {
             writer: Writer::start(connection)?,
             readers: Arc::new(Mutex::new(readers?)),
             free_readers: Arc::new(Semaphore::new(limits::STORE_READERS)),
-        })
+        };
+        Ok((database, lock))
     }
 
     /// Runs `work` on a snapshot.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let permit = self.free_readers.clone().acquire_owned().await.map_err(|_| StoreError::Unavailable)?;
         let readers = Arc::clone(&self.readers);
@@ -86,17 +55,17 @@ impl Database {
             let _permit = permit;
             let lock = || readers.lock().unwrap_or_else(PoisonError::into_inner);
             let mut connection = lock().pop().ok_or(StoreError::Unavailable)?;
-            let outcome = connection.transaction().map_err(StoreError::from).and_then(|tx| work(&tx));
+            let outcome = connection.transaction().map_err(StoreError::from).and_then(|tx| work(Tx(&*tx)));
             lock().push(connection);
             outcome
         });
         outcome.await.map_err(|_| StoreError::Unavailable)?
     }
 
-    /// Runs `work` in a transaction; the answer comes after the commit.
+    /// Runs `work` in a transaction; the answer comes after the commit. Other databases may run it again.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.writer.submit(work).await
     }
@@ -104,6 +73,14 @@ impl Database {
     pub(super) async fn close(&self) {
         self.writer.close().await;
     }
+}
+
+/// The file is beside the database, for that is what they share who must not start together.
+fn start_lock(path: &Path) -> std::io::Result<File> {
+    let path = path.with_file_name("start.lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 fn connect(path: &Path) -> std::result::Result<Connection, rusqlite::Error> {
@@ -136,18 +113,6 @@ fn migrate(connection: &mut Connection) -> std::result::Result<(), OpenError> {
     Ok(())
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::ConstraintViolation) => Self::Conflict,
-            _ => {
-                tracing::error!(%error, "the store failed");
-                Self::Unavailable
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +133,8 @@ mod tests {
     /// Who was signed in before the update is so afterwards, with the same token and key.
     #[tokio::test]
     async fn sessions_of_the_first_schema_are_carried_over() {
+        use crate::store::queries::sessions;
+        use crate::store::sql::params;
         use crate::store::{ShownToken, UserId};
         use mini_torrent_common::hash::Sha256Hash;
         use mini_torrent_common::tls::PublicKey;
@@ -182,18 +149,17 @@ mod tests {
             )
             .unwrap();
         drop(connection);
-        let database = Database::open(&path).unwrap();
+        let (database, _) = Database::open(&path).unwrap();
         let [token, successor] = [0, 1].map(|byte| Sha256Hash([byte; 32]));
         let (address, client_key) = (String::new(), PublicKey([0; 32]));
         let shown = ShownToken { token, successor, client_key, address, now_ms: 50, expires_ms: 200 };
         let resumed = database.write(move |tx| sessions::resume(tx, &shown)).await.unwrap();
         assert!(matches!(resumed, crate::store::Resumption::Resumed(actor, _) if actor.user == UserId(3)));
         let keys = database.read(|tx| {
-            let mut query = tx.prepare("SELECT client_key, epoch, locked FROM users ORDER BY id")?;
-            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            Ok(rows.collect::<rusqlite::Result<Vec<(Option<Vec<u8>>, i64, bool)>>>()?)
+            let sql = "SELECT client_key, epoch, locked FROM users ORDER BY id";
+            tx.query(sql, params![], |row| Ok((row.get(0)?, row.get::<i64>(1)?, row.get(2)?)))
         });
-        assert_eq!(keys.await.unwrap(), [(Some(vec![0; 32]), 1, false), (None, 1, false)]);
+        assert_eq!(keys.await.unwrap(), [(Some([0; 32]), 1, false), (None, 1, false)]);
         database.close().await;
     }
 

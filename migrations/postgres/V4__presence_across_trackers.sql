@@ -1,0 +1,64 @@
+-- Who is online at which tracker, for the other trackers on the same store. Only a tracker itself writes its rows. It
+-- raises its last_change in the transaction that writes rows with that number, so who reads them in one snapshot by
+-- (tracker, change) skips nothing, however late a commit is. What is gone stays as a row for a while; who has read
+-- less than floor_change reads everything of that tracker anew.
+
+-- A run is one life of a tracker's process. heartbeat grows as long as it lives.
+CREATE TABLE trackers (
+    number BIGINT NOT NULL PRIMARY KEY,
+    run BYTEA NOT NULL,
+    heartbeat BIGINT NOT NULL,
+    last_change BIGINT NOT NULL,
+    floor_change BIGINT NOT NULL
+);
+
+-- States: 0 gone, 1 live, 2 lost its connection a moment ago. sign_in is the number of the token that the client got
+-- for it: of two sign-ins of a user the later one has the greater number, at whatever trackers they were.
+CREATE TABLE sessions_online (
+    tracker BIGINT NOT NULL,
+    user_id BIGINT NOT NULL,
+    sign_in BIGINT NOT NULL,
+    client_key BYTEA NOT NULL,
+    address TEXT COLLATE "C" NOT NULL,
+    peer_id BYTEA NOT NULL,
+    agent TEXT COLLATE "C" NOT NULL,
+    age_ms BIGINT NOT NULL,
+    state BIGINT NOT NULL,
+    change BIGINT NOT NULL,
+    PRIMARY KEY (tracker, user_id)
+);
+CREATE INDEX sessions_online_by_change ON sessions_online (tracker, change);
+
+-- What the client of a session has. The rows of a session go with it.
+CREATE TABLE peers_online (
+    tracker BIGINT NOT NULL,
+    user_id BIGINT NOT NULL,
+    listing_id BIGINT NOT NULL,
+    complete BIGINT NOT NULL,
+    gone BIGINT NOT NULL,
+    change BIGINT NOT NULL,
+    PRIMARY KEY (tracker, user_id, listing_id)
+);
+CREATE INDEX peers_online_by_change ON peers_online (tracker, change);
+
+-- Ordinary clients. Without a key they are in an open file.
+CREATE TABLE stock_online (
+    tracker BIGINT NOT NULL,
+    listing_id BIGINT NOT NULL,
+    address TEXT COLLATE "C" NOT NULL,
+    key_id BIGINT,
+    complete BIGINT NOT NULL,
+    gone BIGINT NOT NULL,
+    change BIGINT NOT NULL,
+    PRIMARY KEY (tracker, listing_id, address)
+);
+CREATE INDEX stock_online_by_change ON stock_online (tracker, change);
+
+-- What has to be told to clients that may be connected to another tracker.
+CREATE TABLE news (
+    tracker BIGINT NOT NULL,
+    change BIGINT NOT NULL,
+    place BIGINT NOT NULL,
+    body TEXT COLLATE "C" NOT NULL,
+    PRIMARY KEY (tracker, change, place)
+);
