@@ -176,7 +176,7 @@ where
         silence.store(0, Ordering::Relaxed);
         let sent = match message {
             None | Some(Err(FrameError::Io(_))) => return,
-            Some(Ok(ClientMessage::Request { id, body })) => match requests::lane(&body) {
+            Some(Ok(ClientMessage::Request { id, once: _, body })) => match requests::lane(&body) {
                 Lane::Immediate => {
                     let pong = TrackerMessage::Response { id, result: Ok(Response::Time(clock.wall_ms())) };
                     queues.responses.send(pong).await.is_ok()

@@ -192,7 +192,7 @@ async fn a_hello_of_another_version_or_without_a_port_is_turned_away() {
         (ClientMessage::Hello(newer), ErrorCode::IncompatibleVersion),
         (ClientMessage::Hello(portless), ErrorCode::Usage),
         (ClientMessage::Hello(wordy), ErrorCode::Usage),
-        (ClientMessage::Request { id: 1, body: Request::Ping }, ErrorCode::IncompatibleVersion),
+        (ClientMessage::Request { id: 1, once: None, body: Request::Ping }, ErrorCode::IncompatibleVersion),
     ];
     for (first, code) in cases {
         let mut wire = connect_wire(tracker.address, 1).await;
