@@ -1,6 +1,6 @@
 //! The store's methods about announce keys, and what goes in and out of them.
 
-use super::sqlite::announce_keys;
+use super::queries::announce_keys;
 use super::{Actor, QuotaRule, Result, Rule, Store, UserId};
 use mini_torrent_common::control::{GrantedKey, KeyId, KeyRow, ListingId};
 use mini_torrent_common::hash::{InfoHash, Sha256Hash};

@@ -6,7 +6,9 @@
 //! `contract` tests it.
 
 mod announce_keys;
+mod queries;
 mod records;
+mod sql;
 mod sqlite;
 
 pub(crate) use announce_keys::*;
@@ -18,8 +20,9 @@ use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
 use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::tls::Fingerprint;
+use queries::{accounts, export, governing, groups, listings, revocations, sessions, tickets};
 use serde_json::Value;
-use sqlite::{Database, accounts, export, governing, groups, listings, revocations, sessions, tickets};
+use sqlite::Database;
 use std::path::Path;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -112,7 +115,7 @@ impl Store {
 
     /// The key to sign tickets with, which is `draft` only when there is no other. Old ones are dropped.
     pub(crate) async fn ticket_key(&self, draft: StoredTicketKey, now_ms: u64) -> Result<StoredTicketKey> {
-        self.database.write(move |tx| tickets::ticket_key(tx, draft, now_ms)).await
+        self.database.write(move |tx| tickets::ticket_key(tx, &draft, now_ms)).await
     }
 
     /// What the actor's ticket for a group says, and the first page of the revocations behind `after`. No such
@@ -129,7 +132,7 @@ impl Store {
 
     /// The number of the latest revocation.
     pub(crate) async fn last_revocation(&self) -> Result<u64> {
-        self.database.read(|tx| revocations::last_number(tx)).await
+        self.database.read(revocations::last_number).await
     }
 
     /// Revocations behind `after`, in order.

@@ -1,28 +1,18 @@
 //! SQLite: one writing thread and a few reading connections on one file in WAL mode.
 
-pub(super) mod accounts;
-pub(super) mod announce_keys;
-pub(super) mod export;
-pub(super) mod governing;
-pub(super) mod groups;
-pub(super) mod listings;
-pub(super) mod revocations;
-mod row;
-pub(super) mod sessions;
-pub(super) mod tickets;
+mod statements;
 mod writer;
 
-use super::StoreError;
+use super::sql::Tx;
+use super::{Result, StoreError};
 use crate::limits;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction};
+use rusqlite::{Connection, OpenFlags};
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use writer::Writer;
-
-type Result<T> = std::result::Result<T, StoreError>;
 
 #[allow(missing_docs, unreachable_pub)]
 mod embedded {
@@ -78,7 +68,7 @@ impl Database {
     /// Runs `work` on a snapshot.
     pub(super) async fn read<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let permit = self.free_readers.clone().acquire_owned().await.map_err(|_| StoreError::Unavailable)?;
         let readers = Arc::clone(&self.readers);
@@ -86,17 +76,17 @@ impl Database {
             let _permit = permit;
             let lock = || readers.lock().unwrap_or_else(PoisonError::into_inner);
             let mut connection = lock().pop().ok_or(StoreError::Unavailable)?;
-            let outcome = connection.transaction().map_err(StoreError::from).and_then(|tx| work(&tx));
+            let outcome = connection.transaction().map_err(StoreError::from).and_then(|tx| work(Tx(&*tx)));
             lock().push(connection);
             outcome
         });
         outcome.await.map_err(|_| StoreError::Unavailable)?
     }
 
-    /// Runs `work` in a transaction; the answer comes after the commit.
+    /// Runs `work` in a transaction; the answer comes after the commit. Other databases may run it again.
     pub(super) async fn write<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         self.writer.submit(work).await
     }
@@ -136,18 +126,6 @@ fn migrate(connection: &mut Connection) -> std::result::Result<(), OpenError> {
     Ok(())
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::ConstraintViolation) => Self::Conflict,
-            _ => {
-                tracing::error!(%error, "the store failed");
-                Self::Unavailable
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +146,8 @@ mod tests {
     /// Who was signed in before the update is so afterwards, with the same token and key.
     #[tokio::test]
     async fn sessions_of_the_first_schema_are_carried_over() {
+        use crate::store::queries::sessions;
+        use crate::store::sql::params;
         use crate::store::{ShownToken, UserId};
         use mini_torrent_common::hash::Sha256Hash;
         use mini_torrent_common::tls::PublicKey;
@@ -189,11 +169,10 @@ mod tests {
         let resumed = database.write(move |tx| sessions::resume(tx, &shown)).await.unwrap();
         assert!(matches!(resumed, crate::store::Resumption::Resumed(actor, _) if actor.user == UserId(3)));
         let keys = database.read(|tx| {
-            let mut query = tx.prepare("SELECT client_key, epoch, locked FROM users ORDER BY id")?;
-            let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-            Ok(rows.collect::<rusqlite::Result<Vec<(Option<Vec<u8>>, i64, bool)>>>()?)
+            let sql = "SELECT client_key, epoch, locked FROM users ORDER BY id";
+            tx.query(sql, params![], |row| Ok((row.get(0)?, row.get::<i64>(1)?, row.get(2)?)))
         });
-        assert_eq!(keys.await.unwrap(), [(Some(vec![0; 32]), 1, false), (None, 1, false)]);
+        assert_eq!(keys.await.unwrap(), [(Some([0; 32]), 1, false), (None, 1, false)]);
         database.close().await;
     }
 

@@ -2,9 +2,9 @@
 //!
 //! Each write has its own savepoint, so one that is refused leaves no trace and does not disturb the others.
 
-use super::Result;
 use crate::limits;
-use crate::store::StoreError;
+use crate::store::sql::Tx;
+use crate::store::{Result, StoreError};
 use rusqlite::{Connection, TransactionBehavior};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +28,7 @@ struct Write<T, F> {
     reply: oneshot::Sender<Result<T>>,
 }
 
-impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Write<T, F> {
+impl<T: Send, F: FnOnce(Tx<'_>) -> Result<T> + Send> Job for Write<T, F> {
     fn run(&mut self, connection: &Connection) {
         let Some(work) = self.work.take() else { return };
         self.outcome = in_savepoint(connection, work);
@@ -44,9 +44,9 @@ impl<T: Send, F: FnOnce(&Connection) -> Result<T> + Send> Job for Write<T, F> {
     }
 }
 
-fn in_savepoint<T>(connection: &Connection, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+fn in_savepoint<T>(connection: &Connection, work: impl FnOnce(Tx<'_>) -> Result<T>) -> Result<T> {
     connection.execute_batch("SAVEPOINT write")?;
-    let outcome = catch_unwind(AssertUnwindSafe(|| work(connection))).unwrap_or(Err(StoreError::Unavailable));
+    let outcome = catch_unwind(AssertUnwindSafe(|| work(Tx(connection)))).unwrap_or(Err(StoreError::Unavailable));
     match outcome {
         Ok(value) => {
             connection.execute_batch("RELEASE write")?;
@@ -80,7 +80,7 @@ impl Writer {
 
     pub(super) async fn submit<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (reply, answer) = oneshot::channel();

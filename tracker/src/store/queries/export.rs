@@ -1,16 +1,16 @@
 //! The readable export: everything durable that is no secret.
 
-use super::{Result, row};
+use super::Result;
+use crate::store::sql::{self, Row, Tx, params};
 use mini_torrent_common::hash::{GroupId, InfoHash, Sha1Hash, Sha256Hash};
-use rusqlite::types::ValueRef;
-use rusqlite::{Row, Transaction};
 use serde_json::{Map, Value, json};
 
-pub(in crate::store) fn everything(tx: &Transaction<'_>) -> Result<Value> {
+pub(in crate::store) fn everything(tx: Tx<'_>) -> Result<Value> {
     let users = table(tx, "SELECT name, created_ms FROM users ORDER BY id")?;
     let groups = table(
         tx,
-        "SELECT g.id, g.name, o.name AS owner, g.created_ms, g.owner_id IS NULL OR g.stock_clients AS stock_clients
+        "SELECT g.id, g.name, o.name AS owner, g.created_ms, 
+             CASE WHEN g.owner_id IS NULL THEN 1 ELSE g.stock_clients END AS stock_clients
          FROM groups g LEFT JOIN users o ON o.id = g.owner_id ORDER BY g.name",
     )?;
     let members = table(
@@ -42,41 +42,37 @@ pub(in crate::store) fn everything(tx: &Transaction<'_>) -> Result<Value> {
     }))
 }
 
-fn listings(tx: &Transaction<'_>) -> Result<Vec<Value>> {
-    let mut query = tx.prepare(
+fn listings(tx: Tx<'_>) -> Result<Vec<Value>> {
+    tx.query(
         "SELECT l.id, g.name, l.name, l.size, l.sha1, l.sha256, l.info_hash, u.name, l.at_ms
          FROM listings l JOIN groups g ON g.id = l.group_id JOIN users u ON u.id = l.uploader_id ORDER BY l.id",
-    )?;
-    let rows = query.query_map([], |row| {
-        Ok(json!({
-            "id": row.get::<_, i64>(0)?, "group": row.get::<_, String>(1)?, "name": row.get::<_, String>(2)?,
-            "size": row::unsigned(row, 3)?, "sha1": Sha1Hash(row::bytes(row, 4)?).to_string(),
-            "sha256": Sha256Hash(row::bytes(row, 5)?).to_string(),
-            "info_hash": InfoHash(row::bytes(row, 6)?).to_string(),
-            "uploader": row.get::<_, String>(7)?, "at_ms": row::unsigned(row, 8)?,
-        }))
-    })?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+        params![],
+        |row| {
+            Ok(json!({
+                "id": row.get::<i64>(0)?, "group": row.get::<&str>(1)?, "name": row.get::<&str>(2)?,
+                "size": row.get::<u64>(3)?, "sha1": Sha1Hash(row.get(4)?).to_string(),
+                "sha256": Sha256Hash(row.get(5)?).to_string(), "info_hash": InfoHash(row.get(6)?).to_string(),
+                "uploader": row.get::<&str>(7)?, "at_ms": row.get::<u64>(8)?,
+            }))
+        },
+    )
 }
 
-fn table(tx: &Transaction<'_>, sql: &str) -> Result<Vec<Value>> {
-    let mut query = tx.prepare(sql)?;
-    let names: Vec<String> = query.column_names().map(str::to_owned).collect();
-    let rows = query.query_map([], |row| object(row, &names))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+fn table(tx: Tx<'_>, sql: &str) -> Result<Vec<Value>> {
+    tx.query(sql, params![], object)
 }
 
-fn object(row: &Row<'_>, names: &[String]) -> rusqlite::Result<Value> {
+fn object(row: Row<'_>) -> Result<Value> {
     let mut object = Map::new();
-    for (column, name) in names.iter().enumerate() {
-        let value = match row.get_ref(column)? {
-            ValueRef::Integer(number) => number.into(),
-            ValueRef::Text(_) => row.get::<_, String>(column)?.into(),
+    for (column, name) in row.names().into_iter().enumerate() {
+        let value = match row.get(column)? {
+            sql::Value::Int(number) => number.into(),
+            sql::Value::Text(text) => text.into(),
             // The only binary column among these is a group's number.
-            ValueRef::Blob(_) => GroupId(row::bytes(row, column)?).to_string().into(),
-            ValueRef::Null | ValueRef::Real(_) => Value::Null,
+            sql::Value::Blob(_) => GroupId(row.get(column)?).to_string().into(),
+            sql::Value::Null => Value::Null,
         };
-        object.insert(name.clone(), value);
+        object.insert(name.to_owned(), value);
     }
     Ok(Value::Object(object))
 }
