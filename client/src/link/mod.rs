@@ -172,3 +172,6 @@ impl Link {
         CommandError::new(ErrorCode::TrackerUnreachable, "the connection to the tracker was lost again and again")
     }
 }
+
+#[cfg(test)]
+mod tests;
