@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod admission;
 mod announce_keys;
 mod governing;
+mod operations;
 mod sessions;
 
 struct Opened {
@@ -76,11 +77,11 @@ fn session(user: UserId, key: u8, token: Sha256Hash) -> NewSession {
 
 /// New accounts, each signed in.
 async fn users<const N: usize>(store: &Store, names: [&str; N]) -> [Actor; N] {
-    let mut actors = [Actor { user: UserId(0), session: SessionId(0) }; N];
+    let mut actors = [Actor::new(UserId(0), SessionId(0)); N];
     for (actor, name) in actors.iter_mut().zip(names) {
         let user = store.create_user(user_name(name), "hash".into(), 5).await.unwrap();
         let begun = store.begin_session(session(user, 1, Sha256Hash::of(name.as_bytes()))).await.unwrap();
-        *actor = Actor { user, session: begun.id };
+        *actor = Actor::new(user, begun.id);
     }
     actors
 }
@@ -97,7 +98,7 @@ async fn members<const N: usize>(store: &Store, names: [&str; N]) -> [Actor; N] 
 
 async fn join(store: &Store, actor: Actor, owner: Actor, name: &str) {
     store.request_to_join(lab(), actor, 7, any(), plenty).await.unwrap();
-    store.decide_request(lab(), owner, user_name(name), true, 8, any()).await.unwrap().unwrap();
+    store.decide_request(lab(), owner, user_name(name), true, 8, any()).await.unwrap();
 }
 
 fn new_listing(name: &str, info: Vec<u8>) -> NewListing {
@@ -171,8 +172,11 @@ async fn a_request_is_pending_once_and_then_a_membership() {
     assert_eq!(refused, Err(StoreError::Refused(Refused::NotAMember)));
     assert_eq!(role(&store, bob).await, Some(Role::Pending));
     let decided = store.decide_request(lab(), olga, user_name("BOB"), true, 9, any()).await;
-    assert_eq!(decided, Ok(Some(Decided { group: lab(), user: bob.user })));
-    assert_eq!(store.decide_request(lab(), olga, user_name("bob"), true, 9, any()).await, Ok(None));
+    assert_eq!(decided, Ok(Decided { group: lab(), user: bob.user }));
+    assert_eq!(
+        store.decide_request(lab(), olga, user_name("bob"), true, 9, any()).await,
+        Err(Refused::NoSuchRequest.into())
+    );
     store.decide_request(lab(), olga, user_name("eve"), false, 9, any()).await.unwrap();
     assert_eq!((role(&store, bob).await, role(&store, eve).await), (Some(Role::Member), None));
     let rows = store.groups(None, 10, bob.user).await.unwrap();
@@ -254,7 +258,7 @@ async fn a_listing_goes_with_its_last_share_and_its_number_stays_unused() {
     assert_eq!(store.add_share(first, bob, 9, any(), plenty).await, Ok(true));
     assert_eq!(store.add_share(first, bob, 9, any(), plenty).await, Ok(false));
     assert_eq!(store.end_share(first, olga, any()).await, Ok(EndedShare::Ended));
-    assert_eq!(store.end_share(first, olga, any()).await, Ok(EndedShare::WasNone));
+    assert_eq!(store.end_share(first, olga, any()).await, Err(Refused::NotSharing.into()));
     assert_eq!(store.end_share(first, bob, no()).await, Err(StoreError::Refused(Refused::NotAMember)));
     assert_eq!(store.end_share(first, bob, any()).await, Ok(EndedShare::ListingEnded));
     assert_eq!(store.end_share(first, bob, any()).await, Err(StoreError::NotFound));

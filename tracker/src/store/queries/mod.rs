@@ -7,6 +7,7 @@ pub(super) mod export;
 pub(super) mod governing;
 pub(super) mod groups;
 pub(super) mod listings;
+pub(super) mod operations;
 pub(super) mod revocations;
 mod roles;
 pub(super) mod sessions;
