@@ -3,5 +3,5 @@
 fn main() {
     let mut out = std::io::stdout();
     // Cargo reads its instructions from our standard output; without them it rebuilds too often, no worse.
-    let _ = std::io::Write::write_all(&mut out, b"cargo::rerun-if-changed=../migrations/sqlite\n");
+    let _ = std::io::Write::write_all(&mut out, b"cargo::rerun-if-changed=../migrations\n");
 }

@@ -5,6 +5,7 @@ use crate::console::Console;
 use crate::port::{Port, listen as listen_on};
 use crate::settings::{Listen, Registration, Settings, SettingsError};
 use crate::start::{Config, StartError, Tracker};
+use crate::store::Location;
 use crate::{log, output};
 use mini_torrent_common::error_code::ErrorCode;
 use rustix::fs::Mode;
@@ -74,6 +75,7 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
     let address = listener.local_addr().map_err(|error| (ErrorCode::Io, error.to_string()))?;
     let config = Config {
         data_directory: settings.data_directory.clone(),
+        database: Location::within(&settings.data_directory),
         registration_open: settings.registration == Registration::Open,
         public_group: settings.public_group,
         open_public: settings.open_public,

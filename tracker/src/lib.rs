@@ -21,6 +21,10 @@ mod metrics;
 mod output;
 mod passwords;
 mod port;
+#[cfg(test)]
+#[path = "../../tests/src/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it belongs to the end-to-end tests, which use all of it")]
+mod postgres_server;
 mod presence;
 mod server;
 mod service;
@@ -35,6 +39,7 @@ pub use clock::Clock;
 pub use command_line::run_from_command_line;
 pub use port::{Port, listen};
 pub use start::{Config, StartError, Tracker};
+pub use store::{Location, LocationError, Server};
 
 use tokio_util::sync::CancellationToken;
 

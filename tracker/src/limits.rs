@@ -180,6 +180,20 @@ pub(crate) const STORE_READERS: usize = 4;
 /// How long a write waits for another tracker's on the same data directory.
 pub(crate) const STORE_BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections of one tracker to a database server.
+pub(crate) const DATABASE_CONNECTIONS: usize = 8;
+/// How long a request waits for a connection to the database, and is run again, before it is answered that the store
+/// is unavailable.
+pub(crate) const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
+/// How long one statement may take in the database, its locks included.
+pub(crate) const STATEMENT_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a transaction that crossed others is begun.
+pub(crate) const MAX_TRANSACTION_ATTEMPTS: u32 = 50;
+/// Longest wait before a transaction is begun again.
+pub(crate) const MAX_TRANSACTION_BACKOFF: Duration = Duration::from_millis(100);
+/// How long a starting tracker waits for another one that starts on the same database server.
+pub(crate) const START_LOCK_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Days whose logs are kept.
 pub(crate) const MAX_LOG_FILES: usize = 7;
 

@@ -6,15 +6,15 @@ use crate::passwords::Passwords;
 use crate::port::Port;
 use crate::server;
 use crate::service::{Policy, Service};
-use crate::store::{OpenError, Store, StoreError};
+use crate::store::{Location, OpenError, Store, StoreError};
 use crate::tickets::{TicketKeyError, Tickets};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::tls::{self, Fingerprint};
 use rand::RngExt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::DirBuilder;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +22,10 @@ use tokio_util::sync::CancellationToken;
 /// What a tracker is made of, besides its listener.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Holds the database, the deployment's key and the log. Created when missing.
+    /// Holds the deployment's key, the log and what is being uploaded. Created when missing.
     pub data_directory: PathBuf,
+    /// Where the database is.
+    pub database: Location,
     /// Whether strangers may create accounts.
     pub registration_open: bool,
     /// Whether the built-in group `public` is there.
@@ -35,10 +37,17 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults: open registration, the built-in group, the machine's clock.
+    /// The defaults: the database in the data directory, open registration, the built-in group, the machine's clock.
     pub fn new(data_directory: impl Into<PathBuf>) -> Self {
         let data_directory = data_directory.into();
-        Self { data_directory, registration_open: true, public_group: true, open_public: false, clock: Clock::system() }
+        Self {
+            database: Location::within(&data_directory),
+            data_directory,
+            registration_open: true,
+            public_group: true,
+            open_public: false,
+            clock: Clock::system(),
+        }
     }
 }
 
@@ -54,10 +63,10 @@ pub enum StartError {
         error: io::Error,
     },
     /// The database cannot be used.
-    #[error("{}: {error}", path.display())]
+    #[error("{location}: {error}")]
     Database {
-        /// Its directory.
-        path: PathBuf,
+        /// Where it is.
+        location: Location,
         /// What is wrong with it.
         error: OpenError,
     },
@@ -108,22 +117,16 @@ impl Tracker {
     /// # Errors
     /// When it cannot be used, or belongs to another deployment or a newer program.
     pub async fn open(config: Config) -> Result<Self, StartError> {
-        let Config { data_directory, registration_open, public_group, open_public, clock } = config;
+        let Config { data_directory, database, registration_open, public_group, open_public, clock } = config;
         create_private_directory(&data_directory)?;
-        let directory = data_directory.clone();
-        let opened = tokio::task::spawn_blocking(move || -> Result<(Store, File), StartError> {
-            // Held until the deployment is founded: neither the migrations nor the making of the key bear
-            // two trackers at once.
-            let lock = start_lock(&directory)?;
-            let path = directory.clone();
-            let store = Store::open(&directory).map_err(|error| StartError::Database { path, error })?;
-            Ok((store, lock))
-        });
-        let (store, _lock) = opened.await.map_err(|error| StartError::Cryptography(error.to_string()))??;
+        // The lock is held until the deployment is founded.
+        let opened = Store::open(&database).await;
+        let (store, lock) = opened.map_err(|error| StartError::Database { location: database, error })?;
         let known = store.deployment().await?;
         let identity = identity::load_or_create(&data_directory, known)?;
         let fingerprint = identity.public().fingerprint();
         store.found(fingerprint, GroupId(rand::rng().random()), clock.wall_ms()).await?;
+        drop(lock);
         let tls = tls::control_server_config(&identity).map_err(|error| StartError::Cryptography(error.to_string()))?;
         let passwords = Passwords::new().map_err(|error| StartError::Cryptography(error.to_string()))?;
         let tickets = Tickets::new(identity);
@@ -155,14 +158,4 @@ impl Tracker {
 fn create_private_directory(path: &Path) -> Result<(), StartError> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(path);
     created.map_err(|error| StartError::Io { path: path.into(), error })
-}
-
-fn start_lock(directory: &Path) -> Result<File, StartError> {
-    let path = directory.join("start.lock");
-    let lock = || -> io::Result<File> {
-        let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
-        file.lock()?;
-        Ok(file)
-    };
-    lock().map_err(|error| StartError::Io { path: path.clone(), error })
 }

@@ -121,8 +121,8 @@ mod tests {
     #[tokio::test]
     async fn trackers_of_one_store_sign_with_one_key_and_replace_it_after_a_week() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
-        let other_store = Store::open(directory.path()).unwrap();
+        let store = Store::within(directory.path()).await;
+        let other_store = Store::within(directory.path()).await;
         let (one, other) = (Tickets::new(identity(1)), Tickets::new(identity(1)));
         let public = |key: Arc<TicketKey>| key.identity.public();
         let first = public(one.key(&store, START).await.unwrap());
@@ -139,7 +139,7 @@ mod tests {
     #[tokio::test]
     async fn a_clock_that_is_set_back_gets_a_key_whose_tickets_are_good_then() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
+        let store = Store::within(directory.path()).await;
         let tickets = Tickets::new(identity(1));
         let later = START + 2 * CLOCK_TOLERANCE_MS;
         tickets.key(&store, later).await.unwrap();
@@ -152,7 +152,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_ticket_of_a_key_stays_good_for_its_whole_life() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Store::open(directory.path()).unwrap();
+        let store = Store::within(directory.path()).await;
         let tickets = Tickets::new(identity(1));
         tickets.key(&store, START).await.unwrap();
         let last = ticket(START + limits::TICKET_KEY_USE_MS - 1);

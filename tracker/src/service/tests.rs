@@ -39,7 +39,7 @@ impl Stage {
     }
 
     async fn on(directory: Arc<tempfile::TempDir>, change: impl FnOnce(Policy) -> Policy) -> Self {
-        let store = Store::open(directory.path()).unwrap();
+        let store = Store::within(directory.path()).await;
         let identity = Identity::from_seed(&[1; 32]).unwrap();
         store.found(identity.public().fingerprint(), GroupId([0; 16]), 1).await.unwrap();
         let clock = Clock::manual(1_000_000);

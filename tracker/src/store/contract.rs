@@ -1,8 +1,8 @@
-//! What every store must do, against its method list alone. Another database runs the same suite by
-//! giving another [`open`].
+//! What every store must do, against its method list alone; each test runs on every database.
 
 use super::*;
 use crate::domain::{self, Quota, Refused, Standing};
+use crate::postgres_server;
 use mini_torrent_common::control::{INFO_PAGE_LENGTH, Left, ListingDraft, Role};
 use mini_torrent_common::hash::{InfoHash, Sha1Hash, Sha256Hash};
 use mini_torrent_common::tls::PublicKey;
@@ -10,30 +10,133 @@ use std::sync::Arc;
 
 mod admission;
 mod announce_keys;
+mod crossing;
 mod governing;
 mod operations;
 mod sessions;
 
+/// Which database a test is about.
+#[derive(Clone, Copy)]
+enum Place {
+    Sqlite,
+    Postgres(&'static postgres_server::Server),
+}
+
+/// What holds a store's data, and goes with the test.
+enum Held {
+    Directory(tempfile::TempDir),
+    Database(postgres_server::Database),
+}
+
 struct Opened {
     store: Store,
-    directory: tempfile::TempDir,
+    database: Held,
 }
 
 const KEY: Fingerprint = Fingerprint(Sha256Hash([1; 32]));
 
-async fn open() -> Opened {
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path()).unwrap();
-    store.found(KEY, GroupId([0; 16]), 1).await.unwrap();
-    Opened { store, directory }
+impl Place {
+    async fn open(self) -> Opened {
+        let database = match self {
+            Self::Sqlite => Held::Directory(tempfile::tempdir().unwrap()),
+            Self::Postgres(server) => Held::Database(server.database()),
+        };
+        let store = database.open().await;
+        store.found(KEY, GroupId([0; 16]), 1).await.unwrap();
+        Opened { store, database }
+    }
+}
+
+impl Held {
+    fn location(&self) -> Location {
+        match self {
+            Self::Directory(directory) => Location::within(directory.path()),
+            Self::Database(database) => Location::parse(&database.url).unwrap(),
+        }
+    }
+
+    async fn open(&self) -> Store {
+        Store::open(&self.location()).await.unwrap().0
+    }
 }
 
 impl Opened {
     /// As after a restart.
     async fn reopen(self) -> Self {
         self.store.close().await;
-        Self { store: Store::open(self.directory.path()).unwrap(), directory: self.directory }
+        Self { store: self.database.open().await, database: self.database }
     }
+
+    /// The store of a second tracker.
+    async fn beside(&self) -> Store {
+        self.database.open().await
+    }
+}
+
+/// Each of these is a test of every database. One that is missing here is an error: nobody calls it.
+macro_rules! contract {
+    ($($($file:ident)? :: $test:ident,)*) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$($file::)?$test(super::Place::Sqlite).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                if let Some(server) = crate::postgres_server::shared() {
+                    super::$($file::)?$test(super::Place::Postgres(server)).await;
+                }
+            })*
+        }
+    };
+}
+
+contract! {
+    ::a_deployment_is_founded_once,
+    ::user_names_are_unique_by_their_key_and_kept_as_written,
+    ::a_request_is_pending_once_and_then_a_membership,
+    ::the_last_one_out_removes_the_group_and_its_number_is_gone,
+    ::a_withdrawn_request_is_no_departure,
+    ::a_file_is_listed_with_its_info_and_first_share_or_not_at_all,
+    ::a_listing_goes_with_its_last_share_and_its_number_stays_unused,
+    ::files_are_paged_in_the_order_of_their_names,
+    ::many_writes_at_once_are_each_their_own,
+    ::two_stores_on_one_database_agree,
+    ::a_closed_store_is_unavailable,
+    admission::who_rejoins_has_a_greater_epoch_than_was_revoked,
+    admission::the_end_of_a_group_is_in_the_log_and_a_withdrawn_request_is_not,
+    admission::what_is_left_of_something_revoked_is_said,
+    admission::another_client_lock_and_logout_everywhere_raise_the_accounts_epoch,
+    admission::the_log_is_read_in_pages_by_group_and_forgotten_when_it_is_old,
+    admission::ticket_keys_are_shared_used_for_their_time_and_dropped_with_their_endorsement,
+    announce_keys::a_key_is_made_of_a_lasting_secret_and_a_new_generation,
+    announce_keys::the_use_of_a_key_is_no_change_of_who_is_admitted_and_its_suspension_is_one,
+    announce_keys::a_key_goes_with_what_it_hangs_on,
+    announce_keys::files_of_the_built_in_group_are_open_while_they_are_listed,
+    crossing::a_quota_holds_for_all_that_is_asked_at_once,
+    crossing::a_listing_is_never_without_a_sharer,
+    crossing::the_log_of_revocations_skips_nobody,
+    governing::rules_are_asked_with_what_the_transaction_finds,
+    governing::a_removed_member_leaves_nothing_behind_but_a_revocation,
+    governing::roles_and_ownership_change_hands,
+    governing::a_file_is_removed_with_its_shares_as_the_rule_says,
+    operations::every_write_is_done_once_and_answers_the_same_again,
+    operations::files_shares_and_keys_are_made_and_ended_once,
+    operations::the_secret_of_a_key_is_not_recorded,
+    operations::a_name_is_worth_nothing_without_its_session_its_kind_and_its_user,
+    operations::what_was_refused_is_decided_anew,
+    operations::an_account_is_created_once_by_one_client,
+    operations::names_are_forgotten_in_time_and_before_there_are_many,
+    sessions::a_user_has_one_session_and_its_number_is_never_used_again,
+    sessions::a_session_expires_unless_it_is_used_or_its_client_is_connected,
+    sessions::a_used_token_has_a_successor_and_stays_good_until_that_is_used,
+    sessions::a_token_that_was_used_up_ends_its_session,
+    sessions::another_clients_key_changes_nothing_with_any_token,
+    sessions::so_many_retired_tokens_are_known_and_no_more,
+    sessions::no_write_outlives_its_session,
 }
 
 fn user_name(name: &str) -> UserName {
@@ -121,9 +224,8 @@ async fn role(store: &Store, actor: Actor) -> Option<Role> {
     store.standing(lab(), actor.user).await.unwrap().standing.role
 }
 
-#[tokio::test]
-async fn a_deployment_is_founded_once() {
-    let Opened { store, directory: _directory } = open().await;
+async fn a_deployment_is_founded_once(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     store.found(Fingerprint(Sha256Hash([2; 32])), GroupId([9; 16]), 2).await.unwrap();
     assert_eq!(store.deployment().await, Ok(Some(KEY)));
     let [bob] = users(&store, ["bob"]).await;
@@ -131,9 +233,8 @@ async fn a_deployment_is_founded_once() {
     assert_eq!((public.id, public.standing), (GroupId([0; 16]), Standing { role: Some(Role::Member), built_in: true }));
 }
 
-#[tokio::test]
-async fn user_names_are_unique_by_their_key_and_kept_as_written() {
-    let opened = open().await;
+async fn user_names_are_unique_by_their_key_and_kept_as_written(on: Place) {
+    let opened = on.open().await;
     let [Actor { user: bob, .. }] = users(&opened.store, ["Bob"]).await;
     assert_eq!(opened.store.create_user(user_name("bOB"), "x".into(), 5).await, Err(StoreError::Conflict));
     let opened = opened.reopen().await;
@@ -142,9 +243,8 @@ async fn user_names_are_unique_by_their_key_and_kept_as_written() {
     assert!(opened.store.account(user_name("eve")).await.unwrap().is_none());
 }
 
-#[tokio::test]
-async fn a_request_is_pending_once_and_then_a_membership() {
-    let Opened { store, directory: _directory } = open().await;
+async fn a_request_is_pending_once_and_then_a_membership(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob, eve] = users(&store, ["olga", "bob", "eve"]).await;
     store.create_group(LAB, lab(), olga, 6, plenty).await.unwrap();
     let again = store.create_group(GroupId([8; 16]), "lab".parse().unwrap(), bob, 6, plenty).await;
@@ -185,9 +285,8 @@ async fn a_request_is_pending_once_and_then_a_membership() {
     assert_eq!(store.groups(Some(lab()), 1, bob.user).await.unwrap()[0].name.as_str(), "public");
 }
 
-#[tokio::test]
-async fn the_last_one_out_removes_the_group_and_its_number_is_gone() {
-    let Opened { store, directory: _directory } = open().await;
+async fn the_last_one_out_removes_the_group_and_its_number_is_gone(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob, eve] = members(&store, ["olga", "bob", "eve"]).await;
     let listing = list(&store, bob, "a").await.unwrap();
     store.add_share(listing, eve, 9, any(), plenty).await.unwrap();
@@ -205,9 +304,8 @@ async fn the_last_one_out_removes_the_group_and_its_number_is_gone() {
     assert_eq!(store.listings(GroupId([8; 16]), None, 10).await, Ok(vec![]));
 }
 
-#[tokio::test]
-async fn a_withdrawn_request_is_no_departure() {
-    let Opened { store, directory: _directory } = open().await;
+async fn a_withdrawn_request_is_no_departure(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [_olga] = members(&store, ["olga"]).await;
     let [bob] = users(&store, ["bob"]).await;
     store.request_to_join(lab(), bob, 7, any(), plenty).await.unwrap();
@@ -216,9 +314,8 @@ async fn a_withdrawn_request_is_no_departure() {
     assert_eq!(role(&store, bob).await, None);
 }
 
-#[tokio::test]
-async fn a_file_is_listed_with_its_info_and_first_share_or_not_at_all() {
-    let opened = open().await;
+async fn a_file_is_listed_with_its_info_and_first_share_or_not_at_all(on: Place) {
+    let opened = on.open().await;
     let [olga, bob] = members(&opened.store, ["olga", "bob"]).await;
     let info: Vec<u8> = (0..INFO_PAGE_LENGTH * 2 + 3).map(|n| u8::try_from(n % 251).unwrap()).collect();
     let refused = opened.store.list_file(olga, new_listing("a", info.clone()), no(), plenty).await;
@@ -250,9 +347,8 @@ async fn a_file_is_listed_with_its_info_and_first_share_or_not_at_all() {
     assert!(!store.sharing(bob.user, vec![listing]).await.unwrap()[0].shares);
 }
 
-#[tokio::test]
-async fn a_listing_goes_with_its_last_share_and_its_number_stays_unused() {
-    let Opened { store, directory: _directory } = open().await;
+async fn a_listing_goes_with_its_last_share_and_its_number_stays_unused(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let first = list(&store, olga, "a").await.unwrap();
     assert_eq!(store.add_share(first, bob, 9, any(), plenty).await, Ok(true));
@@ -267,9 +363,8 @@ async fn a_listing_goes_with_its_last_share_and_its_number_stays_unused() {
     assert!(list(&store, olga, "a").await.unwrap() > first);
 }
 
-#[tokio::test]
-async fn files_are_paged_in_the_order_of_their_names() {
-    let Opened { store, directory: _directory } = open().await;
+async fn files_are_paged_in_the_order_of_their_names(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga] = members(&store, ["olga"]).await;
     for name in ["b", "Z", "a", "é"] {
         list(&store, olga, name).await.unwrap();
@@ -285,9 +380,8 @@ async fn files_are_paged_in_the_order_of_their_names() {
 }
 
 /// Writes at the same time share commits, and one that is refused takes nothing with it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_writes_at_once_are_each_their_own() {
-    let opened = open().await;
+async fn many_writes_at_once_are_each_their_own(on: Place) {
+    let opened = on.open().await;
     let store = &opened.store;
     let created = (0..500).map(|n| store.create_user(user_name(&format!("u{}", n / 2)), "hash".into(), 1));
     let outcomes = futures_util::future::join_all(created).await;
@@ -299,11 +393,10 @@ async fn many_writes_at_once_are_each_their_own() {
     }
 }
 
-/// Two trackers share one directory: each sees what the other wrote, and their writes do not get lost.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_stores_on_one_directory_agree() {
-    let one = open().await;
-    let other = Store::open(one.directory.path()).unwrap();
+/// Two trackers share one database: each sees what the other wrote, and their writes do not get lost.
+async fn two_stores_on_one_database_agree(on: Place) {
+    let one = on.open().await;
+    let other = one.beside().await;
     let written = (0..200).map(|n| {
         let store = if n % 2 == 0 { &one.store } else { &other };
         store.create_user(user_name(&format!("u{n}")), "hash".into(), 1)
@@ -316,9 +409,8 @@ async fn two_stores_on_one_directory_agree() {
     other.close().await;
 }
 
-#[tokio::test]
-async fn a_closed_store_is_unavailable() {
-    let Opened { store, directory: _directory } = open().await;
+async fn a_closed_store_is_unavailable(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     store.close().await;
     assert_eq!(store.create_user(user_name("bob"), String::new(), 1).await, Err(StoreError::Unavailable));
 }

@@ -3,18 +3,24 @@
 //! The store holds atomicity and no policy: where a decision depends on what the transaction finds, the caller
 //! passes the rule. Who writes as a client is an [`Actor`], whose session the transaction checks: without it the
 //! write is refused with `session_ended`. What an actor has given a name to is done once: asked for again by that
-//! name, its outcome is what it was. The method list is what another database would have to offer; `contract` tests it.
+//! name, its outcome is what it was. `queries` has the methods' SQL, which every database takes; `sqlite` and
+//! `postgres` run it, and `contract` tests that they do the same.
 
 mod announce_keys;
+mod database;
+mod location;
+mod postgres;
 mod queries;
 mod records;
 mod sql;
 mod sqlite;
 
 pub(crate) use announce_keys::*;
+pub(crate) use database::{OpenError, StartLock};
+pub use location::{Location, LocationError, Server};
 pub(crate) use records::*;
-pub(crate) use sqlite::OpenError;
 
+use database::Database;
 use mini_torrent_common::control::{GroupRow, JoinRequest, Listing, ListingId, Role};
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
@@ -25,8 +31,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sql::Tx;
-use sqlite::Database;
-use std::path::Path;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -36,12 +40,19 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// Opens the database in this directory, bringing its schema up to date. The caller holds the start lock.
+    /// Opens the database, bringing its schema up to date. Until the lock is dropped no other tracker opens it.
     ///
     /// # Errors
     /// When it cannot be opened or is of a newer schema.
-    pub(crate) fn open(directory: &Path) -> std::result::Result<Self, OpenError> {
-        Ok(Self { database: Database::open(&directory.join("tracker.db"))? })
+    pub(crate) async fn open(location: &Location) -> std::result::Result<(Self, StartLock), OpenError> {
+        let (database, lock) = Database::open(location).await?;
+        Ok((Self { database }, lock))
+    }
+
+    /// The store of a data directory.
+    #[cfg(test)]
+    pub(crate) async fn within(directory: &std::path::Path) -> Self {
+        Self::open(&Location::within(directory)).await.unwrap().0
     }
 
     /// Waits until everything is written and closes.

@@ -97,7 +97,7 @@ async fn frames_that_are_too_long_or_no_message_end_the_connection_with_a_word()
         vec![0, 0, 0, 2, 0xff, 0xff],
         vec![0, 0, 0, 0],
         // A ping with a byte too many.
-        vec![0, 0, 0, 4, 1, 7, 0, 0],
+        vec![0, 0, 0, 5, 1, 7, 0, 0, 0],
     ] {
         let mut client = TestClient::connect(tracker.address, 1).await;
         client.wire.get_mut().write_all(&frame).await.unwrap();

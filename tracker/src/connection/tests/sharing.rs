@@ -218,7 +218,7 @@ async fn ten_thousand_announcements_are_taken_in_a_second() {
 /// Lists files through a second store on the same directory, many at a time.
 async fn fill(directory: &std::path::Path, group: mini_torrent_common::hash::GroupId, n_files: u64) {
     use crate::store::{Actor, NewListing, Store};
-    let store = Store::open(directory).unwrap();
+    let store = Store::within(directory).await;
     let user = store.account("olga".parse().unwrap()).await.unwrap().unwrap().id;
     let olga = Actor::new(user, store.sessions(user).await.unwrap()[0].id);
     let listed = (0..n_files).map(|n| {

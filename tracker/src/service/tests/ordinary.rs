@@ -252,7 +252,7 @@ async fn without_the_built_in_group_nothing_of_it_is_open() {
     assert!(stage.announce(&key, file.info_hash, "10.0.9.1:1", 5).is_ok());
     // The same store without it.
     let policy = Policy { public_group: false, ..stage.service.policy.clone() };
-    let store = Store::open(&policy.spool_directory).unwrap();
+    let store = Store::within(&policy.spool_directory).await;
     let (passwords, identity) = (Passwords::with_cost(8, 1).unwrap(), Identity::from_seed(&[1; 32]).unwrap());
     let service = Service::new(store, stage.clock.clone(), passwords, Tickets::new(identity), policy);
     service.refresh_keys().await;

@@ -13,9 +13,8 @@ fn any_member() -> MemberRule {
     Box::new(|_, _| Ok(()))
 }
 
-#[tokio::test]
-async fn who_rejoins_has_a_greater_epoch_than_was_revoked() {
-    let opened = open().await;
+pub(super) async fn who_rejoins_has_a_greater_epoch_than_was_revoked(on: Place) {
+    let opened = on.open().await;
     let store = &opened.store;
     let [olga, bob] = members(store, ["olga", "bob"]).await;
     let facts = store.admission(bob, LAB, 0, 100).await.unwrap();
@@ -37,9 +36,8 @@ async fn who_rejoins_has_a_greater_epoch_than_was_revoked() {
     assert_eq!(opened.store.admission(olga, GroupId([9; 16]), 0, 1).await, Err(StoreError::NotFound));
 }
 
-#[tokio::test]
-async fn the_end_of_a_group_is_in_the_log_and_a_withdrawn_request_is_not() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn the_end_of_a_group_is_in_the_log_and_a_withdrawn_request_is_not(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga] = members(&store, ["olga"]).await;
     let [bob] = users(&store, ["bob"]).await;
     store.request_to_join(lab(), bob, 7, any(), plenty).await.unwrap();
@@ -50,9 +48,8 @@ async fn the_end_of_a_group_is_in_the_log_and_a_withdrawn_request_is_not() {
     assert_eq!((log[0].group, log[0].account), (Some(LAB), olga.user.account()));
 }
 
-#[tokio::test]
-async fn what_is_left_of_something_revoked_is_said() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn what_is_left_of_something_revoked_is_said(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob, eve] = members(&store, ["olga", "bob", "eve"]).await;
     let epoch = store.admission(bob, LAB, 0, 1).await.unwrap().member_epoch;
     let membership = Revoked::Membership { user: bob.user, group: LAB, epoch };
@@ -71,9 +68,8 @@ async fn what_is_left_of_something_revoked_is_said() {
     assert_eq!(store.remaining(accounts).await.unwrap(), expected);
 }
 
-#[tokio::test]
-async fn another_client_lock_and_logout_everywhere_raise_the_accounts_epoch() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn another_client_lock_and_logout_everywhere_raise_the_accounts_epoch(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let user = bob.user;
     let begin = |key, token| store.begin_session(session(user, key, Sha256Hash([token; 32])));
@@ -101,9 +97,8 @@ async fn another_client_lock_and_logout_everywhere_raise_the_accounts_epoch() {
     assert_eq!(store.lock_user(user_name("nix"), 1).await, Err(StoreError::NotFound));
 }
 
-#[tokio::test]
-async fn the_log_is_read_in_pages_by_group_and_forgotten_when_it_is_old() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn the_log_is_read_in_pages_by_group_and_forgotten_when_it_is_old(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob, eve] = members(&store, ["olga", "bob", "eve"]).await;
     let art: GroupName = "art".parse().unwrap();
     store.create_group(GroupId([8; 16]), art.clone(), eve, 6, plenty).await.unwrap();
@@ -126,10 +121,9 @@ async fn the_log_is_read_in_pages_by_group_and_forgotten_when_it_is_old() {
     assert_eq!(role(&store, bob).await, None);
 }
 
-#[tokio::test]
-async fn ticket_keys_are_shared_used_for_their_time_and_dropped_with_their_endorsement() {
-    let one = open().await;
-    let other = Store::open(one.directory.path()).unwrap();
+pub(super) async fn ticket_keys_are_shared_used_for_their_time_and_dropped_with_their_endorsement(on: Place) {
+    let one = on.open().await;
+    let other = one.beside().await;
     let draft = |byte: u8, from_ms: u64| StoredTicketKey {
         key: Identity::from_seed(&[byte; 32]).unwrap().public(),
         seed: Zeroizing::new([byte; 32]),

@@ -20,9 +20,8 @@ async fn admitted(store: &Store) -> (Vec<KeyId>, u64) {
     (admitted.keys.iter().map(|key| key.id).collect(), admitted.change)
 }
 
-#[tokio::test]
-async fn a_key_is_made_of_a_lasting_secret_and_a_new_generation() {
-    let opened = open().await;
+pub(super) async fn a_key_is_made_of_a_lasting_secret_and_a_new_generation(on: Place) {
+    let opened = on.open().await;
     let [olga] = members(&opened.store, ["olga"]).await;
     let file = list(&opened.store, olga, "a").await.unwrap();
     let off = create(&opened.store, olga, file).await;
@@ -49,9 +48,8 @@ async fn a_key_is_made_of_a_lasting_secret_and_a_new_generation() {
     assert!(export.contains("announce_keys") && !export.contains("secret"), "{export}");
 }
 
-#[tokio::test]
-async fn the_use_of_a_key_is_no_change_of_who_is_admitted_and_its_suspension_is_one() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn the_use_of_a_key_is_no_change_of_who_is_admitted_and_its_suspension_is_one(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let file = list(&store, olga, "a").await.unwrap();
     store.set_stock_clients(olga, lab(), true, any()).await.unwrap();
@@ -75,9 +73,8 @@ async fn the_use_of_a_key_is_no_change_of_who_is_admitted_and_its_suspension_is_
     assert_eq!(store.keys(olga.user).await, Ok(vec![]));
 }
 
-#[tokio::test]
-async fn a_key_goes_with_what_it_hangs_on() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn a_key_goes_with_what_it_hangs_on(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     store.set_stock_clients(olga, lab(), true, any()).await.unwrap();
     let (one, two) = (list(&store, olga, "a").await.unwrap(), list(&store, olga, "b").await.unwrap());
@@ -98,9 +95,8 @@ async fn a_key_goes_with_what_it_hangs_on() {
     assert!(admitted(&store).await.0.is_empty());
 }
 
-#[tokio::test]
-async fn files_of_the_built_in_group_are_open_while_they_are_listed() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn files_of_the_built_in_group_are_open_while_they_are_listed(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga] = members(&store, ["olga"]).await;
     list(&store, olga, "private").await.unwrap();
     let before = admitted(&store).await.1;

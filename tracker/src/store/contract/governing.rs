@@ -16,10 +16,9 @@ fn asked_with(standing: Option<Role>, target: domain::Target) -> MemberRule {
 
 const NO: StoreError = StoreError::Refused(Refused::NotTheOwner);
 
-#[tokio::test]
-async fn rules_are_asked_with_what_the_transaction_finds() {
+pub(super) async fn rules_are_asked_with_what_the_transaction_finds(on: Place) {
     use domain::Target;
-    let Opened { store, directory: _directory } = open().await;
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let [eve] = users(&store, ["eve"]).await;
     for (actor, subject, standing, target) in [
@@ -40,9 +39,8 @@ async fn rules_are_asked_with_what_the_transaction_finds() {
     assert_eq!(role(&store, bob).await, Some(Role::Member));
 }
 
-#[tokio::test]
-async fn a_removed_member_leaves_nothing_behind_but_a_revocation() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn a_removed_member_leaves_nothing_behind_but_a_revocation(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob, eve] = members(&store, ["olga", "bob", "eve"]).await;
     let (alone, shared) = (list(&store, bob, "alone").await.unwrap(), list(&store, bob, "shared").await.unwrap());
     store.add_share(shared, eve, 9, any(), plenty).await.unwrap();
@@ -58,9 +56,8 @@ async fn a_removed_member_leaves_nothing_behind_but_a_revocation() {
     assert_eq!((log.len(), log[0].group, log[0].account), (1, Some(LAB), bob.user.account()));
 }
 
-#[tokio::test]
-async fn roles_and_ownership_change_hands() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn roles_and_ownership_change_hands(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     for expected in [Role::Admin, Role::Member] {
         store.set_role(olga, lab(), user_name("bob"), expected, any_member()).await.unwrap();
@@ -75,9 +72,8 @@ async fn roles_and_ownership_change_hands() {
     assert_eq!(rows[0].owner.as_ref().map(UserName::as_str), Some("bob"));
 }
 
-#[tokio::test]
-async fn a_file_is_removed_with_its_shares_as_the_rule_says() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn a_file_is_removed_with_its_shares_as_the_rule_says(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let listing = list(&store, olga, "a").await.unwrap();
     let asked_with = |expected: Option<(bool, bool)>| -> FileRule {

@@ -35,9 +35,8 @@ fn usage<T>(result: &Result<T>) -> bool {
     matches!(result, Err(StoreError::Refused(Refused::Usage(_))))
 }
 
-#[tokio::test]
-async fn every_write_is_done_once_and_answers_the_same_again() {
-    let opened = open().await;
+pub(super) async fn every_write_is_done_once_and_answers_the_same_again(place: Place) {
+    let opened = place.open().await;
     let store = &opened.store;
     let [olga, bob] = users(store, ["olga", "bob"]).await;
     for _ in 0..2 {
@@ -73,9 +72,8 @@ async fn every_write_is_done_once_and_answers_the_same_again() {
     assert_eq!(store.last_revocation().await.unwrap(), removed[0].revocation + 1, "no place was taken twice");
 }
 
-#[tokio::test]
-async fn files_shares_and_keys_are_made_and_ended_once() {
-    let opened = open().await;
+pub(super) async fn files_shares_and_keys_are_made_and_ended_once(place: Place) {
+    let opened = place.open().await;
     let store = &opened.store;
     let [olga, bob] = members(store, ["olga", "bob"]).await;
     for _ in 0..2 {
@@ -113,9 +111,8 @@ async fn files_shares_and_keys_are_made_and_ended_once() {
     }
 }
 
-#[tokio::test]
-async fn the_secret_of_a_key_is_not_recorded() {
-    let opened = open().await;
+pub(super) async fn the_secret_of_a_key_is_not_recorded(place: Place) {
+    let opened = place.open().await;
     let [olga] = members(&opened.store, ["olga"]).await;
     opened.store.set_stock_clients(olga, lab(), true, any()).await.unwrap();
     let listing = list(&opened.store, olga, "file").await.unwrap();
@@ -125,9 +122,8 @@ async fn the_secret_of_a_key_is_not_recorded() {
     assert_eq!(recorded, granted.id);
 }
 
-#[tokio::test]
-async fn a_name_is_worth_nothing_without_its_session_its_kind_and_its_user() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn a_name_is_worth_nothing_without_its_session_its_kind_and_its_user(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga, bob] = users(&store, ["olga", "bob"]).await;
     store.create_group(LAB, lab(), named(olga, 1), 6, plenty).await.unwrap();
     let other_kind = store.request_to_join(lab(), named(olga, 1), 7, any(), plenty).await;
@@ -139,9 +135,8 @@ async fn a_name_is_worth_nothing_without_its_session_its_kind_and_its_user() {
     assert_eq!(replayed, Err(Refused::SessionEnded.into()));
 }
 
-#[tokio::test]
-async fn what_was_refused_is_decided_anew() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn what_was_refused_is_decided_anew(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga, bob] = users(&store, ["olga", "bob"]).await;
     let join = || store.request_to_join(lab(), named(bob, 1), 7, any(), plenty);
     assert_eq!(join().await, Err(StoreError::NotFound));
@@ -152,9 +147,8 @@ async fn what_was_refused_is_decided_anew() {
     assert_eq!(unnamed, Err(StoreError::Conflict), "without a name it is done again");
 }
 
-#[tokio::test]
-async fn an_account_is_created_once_by_one_client() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn an_account_is_created_once_by_one_client(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga] = users(&store, ["olga"]).await;
     let new = |key, name| NewUser {
         name: user_name("bob"),
@@ -183,9 +177,8 @@ async fn share_often(store: &Store, actor: Actor, listing: ListingId, times_ms: 
     }
 }
 
-#[tokio::test]
-async fn names_are_forgotten_in_time_and_before_there_are_many() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn names_are_forgotten_in_time_and_before_there_are_many(place: Place) {
+    let Opened { store, database: _database } = place.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let listing = list(&store, olga, "file").await.unwrap();
     let knows = async |user, at_ms: u64| {

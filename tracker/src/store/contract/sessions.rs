@@ -36,9 +36,8 @@ fn goes_on(actor: Actor) -> Resumption {
     Resumption::Resumed(actor, user_name("bob"))
 }
 
-#[tokio::test]
-async fn a_user_has_one_session_and_its_number_is_never_used_again() {
-    let opened = open().await;
+pub(super) async fn a_user_has_one_session_and_its_number_is_never_used_again(on: Place) {
+    let opened = on.open().await;
     let user = bob(&opened.store).await;
     let first = opened.store.begin_session(session(user, 1, token(1))).await.unwrap();
     let second = opened.store.begin_session(session(user, 1, token(2))).await.unwrap();
@@ -54,9 +53,8 @@ async fn a_user_has_one_session_and_its_number_is_never_used_again() {
     assert!(first.id < second.id && second.id < third.id);
 }
 
-#[tokio::test]
-async fn a_session_expires_unless_it_is_used_or_its_client_is_connected() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn a_session_expires_unless_it_is_used_or_its_client_is_connected(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let actor = signed_in(&store).await;
     assert_eq!(store.resume_session(ShownToken { now_ms: 100, ..show(1, 2) }).await, Ok(Resumption::Unknown));
     assert_eq!(resume(&store, 1, 2).await, goes_on(actor));
@@ -67,9 +65,8 @@ async fn a_session_expires_unless_it_is_used_or_its_client_is_connected() {
     assert_eq!(store.sessions(actor.user).await, Ok(vec![]));
 }
 
-#[tokio::test]
-async fn a_used_token_has_a_successor_and_stays_good_until_that_is_used() {
-    let opened = open().await;
+pub(super) async fn a_used_token_has_a_successor_and_stays_good_until_that_is_used(on: Place) {
+    let opened = on.open().await;
     let actor = signed_in(&opened.store).await;
     assert_eq!(resume(&opened.store, 1, 2).await, goes_on(actor));
     // The answer was lost, twice: what it would have brought is worth nothing.
@@ -81,10 +78,9 @@ async fn a_used_token_has_a_successor_and_stays_good_until_that_is_used() {
     assert_eq!(opened.store.sessions(actor.user).await.unwrap()[0].address, "10.0.0.2:5");
 }
 
-#[tokio::test]
-async fn a_token_that_was_used_up_ends_its_session() {
+pub(super) async fn a_token_that_was_used_up_ends_its_session(on: Place) {
     for used_up in [1, 3] {
-        let Opened { store, directory: _directory } = open().await;
+        let Opened { store, database: _database } = on.open().await;
         let actor = signed_in(&store).await;
         for (shown, successor) in [(1, 2), (2, 3), (2, 4), (4, 5)] {
             assert_eq!(resume(&store, shown, successor).await, goes_on(actor));
@@ -95,9 +91,8 @@ async fn a_token_that_was_used_up_ends_its_session() {
     }
 }
 
-#[tokio::test]
-async fn another_clients_key_changes_nothing_with_any_token() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn another_clients_key_changes_nothing_with_any_token(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let actor = signed_in(&store).await;
     resume(&store, 1, 2).await;
     resume(&store, 2, 3).await;
@@ -108,9 +103,8 @@ async fn another_clients_key_changes_nothing_with_any_token() {
     assert_eq!(resume(&store, 3, 4).await, goes_on(actor));
 }
 
-#[tokio::test]
-async fn so_many_retired_tokens_are_known_and_no_more() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn so_many_retired_tokens_are_known_and_no_more(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let actor = signed_in(&store).await;
     let n_shown = u8::try_from(crate::limits::MAX_RETIRED_TOKENS).unwrap() + 3;
     for shown in 1..=n_shown {
@@ -122,9 +116,8 @@ async fn so_many_retired_tokens_are_known_and_no_more() {
 }
 
 /// Every write of a client, each with a session that is not.
-#[tokio::test]
-async fn no_write_outlives_its_session() {
-    let Opened { store, directory: _directory } = open().await;
+pub(super) async fn no_write_outlives_its_session(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let listing = list(&store, olga, "a").await.unwrap();
     let foreign = Actor::new(olga.user, bob.session);

@@ -4,10 +4,10 @@ mod statements;
 mod writer;
 
 use super::sql::Tx;
-use super::{Result, StoreError};
+use super::{OpenError, Result, StoreError};
 use crate::limits;
 use rusqlite::{Connection, OpenFlags};
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,30 +19,6 @@ mod embedded {
     refinery::embed_migrations!("../migrations/sqlite");
 }
 
-/// Why a database cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// SQLite refused.
-    #[error("{0}")]
-    Sqlite(#[from] rusqlite::Error),
-    /// A migration failed.
-    #[error("bringing the database up to date failed: {0}")]
-    Migration(#[from] Box<refinery::Error>),
-    /// A newer program wrote it.
-    #[error(
-        "the database has schema {found}, this mini-tracker knows schemas up to {known}; run the newer mini-tracker"
-    )]
-    Newer {
-        /// Schema of the database.
-        found: i64,
-        /// Newest schema of this build.
-        known: i64,
-    },
-    /// The file could not be made, or the thread not started.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
-}
-
 /// An open database.
 pub(super) struct Database {
     writer: Writer,
@@ -51,18 +27,21 @@ pub(super) struct Database {
 }
 
 impl Database {
-    pub(super) fn open(path: &Path) -> std::result::Result<Self, OpenError> {
+    /// Opens the database and takes the lock of who starts.
+    pub(super) fn open(path: &Path) -> std::result::Result<(Self, File), OpenError> {
+        let lock = start_lock(path)?;
         // Made before SQLite would make it, for its files take their mode from this one: it holds password hashes.
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let mut connection = connect(path)?;
         migrate(&mut connection)?;
         let readers =
             (0..limits::STORE_READERS).map(|_| connect(path)).collect::<std::result::Result<Vec<_>, rusqlite::Error>>();
-        Ok(Self {
+        let database = Self {
             writer: Writer::start(connection)?,
             readers: Arc::new(Mutex::new(readers?)),
             free_readers: Arc::new(Semaphore::new(limits::STORE_READERS)),
-        })
+        };
+        Ok((database, lock))
     }
 
     /// Runs `work` on a snapshot.
@@ -94,6 +73,14 @@ impl Database {
     pub(super) async fn close(&self) {
         self.writer.close().await;
     }
+}
+
+/// The file is beside the database, for that is what they share who must not start together.
+fn start_lock(path: &Path) -> std::io::Result<File> {
+    let path = path.with_file_name("start.lock");
+    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    file.lock()?;
+    Ok(file)
 }
 
 fn connect(path: &Path) -> std::result::Result<Connection, rusqlite::Error> {
@@ -162,7 +149,7 @@ mod tests {
             )
             .unwrap();
         drop(connection);
-        let database = Database::open(&path).unwrap();
+        let (database, _) = Database::open(&path).unwrap();
         let [token, successor] = [0, 1].map(|byte| Sha256Hash([byte; 32]));
         let (address, client_key) = (String::new(), PublicKey([0; 32]));
         let shown = ShownToken { token, successor, client_key, address, now_ms: 50, expires_ms: 200 };

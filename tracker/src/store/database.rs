@@ -1,0 +1,112 @@
+//! The database behind the store, whichever it is.
+
+use super::location::Location;
+use super::sql::Tx;
+use super::{Result, postgres, sqlite};
+use std::path::PathBuf;
+
+/// Why a database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// SQLite refused.
+    #[error("{0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// The server cannot be reached, or refused.
+    #[error("{}", postgres::told(.0))]
+    Postgres(#[from] tokio_postgres::Error),
+    /// The server takes no part in a conversation.
+    #[error("the database server does not answer")]
+    Silent,
+    /// The server cannot be proved to be the right one.
+    #[error("{0}")]
+    Tls(#[from] rustls::Error),
+    /// The file with who signs the server's certificate cannot be used.
+    #[error("{}: {problem}", path.display())]
+    RootCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Another tracker starts, and does not come to an end.
+    #[error("another mini-tracker has been starting on this database for too long")]
+    Busy,
+    /// A migration failed.
+    #[error("bringing the database up to date failed: {0}")]
+    Migration(#[from] Box<refinery::Error>),
+    /// A newer program wrote it.
+    #[error(
+        "the database has schema {found}, this mini-tracker knows schemas up to {known}; run the newer mini-tracker"
+    )]
+    Newer {
+        /// Schema of the database.
+        found: i64,
+        /// Newest schema of this build.
+        known: i64,
+    },
+    /// The file could not be made, or the thread not started.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// An open database.
+pub(super) enum Database {
+    Sqlite(sqlite::Database),
+    Postgres(postgres::Database),
+}
+
+/// While it is there, no other tracker opens this database: neither the migrations nor the making of the
+/// deployment's key bear two at once.
+pub(crate) enum StartLock {
+    /// A locked file beside the database.
+    File(#[expect(dead_code, reason = "it is there to be dropped")] std::fs::File),
+    /// A lock in the server.
+    Server(#[expect(dead_code, reason = "it is there to be dropped")] postgres::Lock),
+}
+
+impl Database {
+    /// Opens a database, bringing its schema up to date.
+    pub(super) async fn open(location: &Location) -> std::result::Result<(Self, StartLock), OpenError> {
+        match location {
+            Location::Sqlite(path) => {
+                let path = path.clone();
+                let opened = tokio::task::spawn_blocking(move || sqlite::Database::open(&path)).await;
+                let (database, lock) = opened.map_err(std::io::Error::other)??;
+                Ok((Self::Sqlite(database), StartLock::File(lock)))
+            }
+            Location::Postgres(server) => {
+                let (database, lock) = postgres::Database::open(server).await?;
+                Ok((Self::Postgres(database), StartLock::Server(lock)))
+            }
+        }
+    }
+
+    /// Runs `work` on a snapshot, perhaps several times.
+    pub(super) async fn read<T: Send + 'static>(
+        &self,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self {
+            Self::Sqlite(database) => database.read(work).await,
+            Self::Postgres(database) => database.read(work).await,
+        }
+    }
+
+    /// Runs `work` in a transaction, perhaps several times; the answer comes after the commit.
+    pub(super) async fn write<T: Send + 'static>(
+        &self,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self {
+            Self::Sqlite(database) => database.write(work).await,
+            Self::Postgres(database) => database.write(work).await,
+        }
+    }
+
+    pub(super) async fn close(&self) {
+        match self {
+            Self::Sqlite(database) => database.close().await,
+            Self::Postgres(database) => database.close().await,
+        }
+    }
+}
