@@ -7,6 +7,9 @@ use mini_torrent_engine::PieceOrder;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::link::RETURN_INTERVAL;
 
 /// Share files with the members of your groups, and fetch theirs.
 ///
@@ -49,6 +52,10 @@ pub(crate) struct Arguments {
     /// Neither encrypt nor prove anything between peers, to measure what that costs; on loopback only
     #[arg(long, hide = true)]
     plain_peers: bool,
+
+    /// About how often to look whether an earlier tracker is back, in milliseconds, for tests
+    #[arg(long, hide = true, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    return_interval_ms: Option<u64>,
 
     /// Read settings from this TOML file
     #[arg(long, value_name = "FILE", env = "MINI_TORRENT_CONFIG")]
@@ -100,6 +107,8 @@ pub(crate) struct Settings {
     pub(crate) piece_order: PieceOrder,
     /// Peers neither encrypt nor prove their keys.
     pub(crate) plain_peers: bool,
+    /// About how often to look whether an earlier tracker is back.
+    pub(crate) return_interval: Duration,
 }
 
 /// Why the client cannot start: exit status 2.
@@ -151,6 +160,7 @@ impl Settings {
                 Order::Sequential => PieceOrder::Sequential,
             },
             plain_peers: arguments.plain_peers,
+            return_interval: arguments.return_interval_ms.map_or(RETURN_INTERVAL, Duration::from_millis),
         })
     }
 }

@@ -176,6 +176,7 @@ fn start(settings: &Settings, opened: Opened, printer: Option<PromptPrinter>) ->
         peer_id,
         listen_port: address.port(),
         own_ip,
+        return_interval: settings.return_interval,
     };
     let (link, link_task) = Link::start(plan, link_events, shutdown.clone());
     let (user_sender, user) = watch::channel(None);

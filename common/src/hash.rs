@@ -77,6 +77,11 @@ fixed_bytes!(
     GroupId,
     16
 );
+fixed_bytes!(
+    /// The random name that a client gives to one thing that it asks for. Asked again by the same name, it is not done again.
+    OperationId,
+    16
+);
 
 /// Why a text is not the hexadecimal form of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -276,7 +276,7 @@ impl WireMember {
     pub fn send(&mut self, body: Request) -> io::Result<u32> {
         let id = self.next_id;
         self.next_id += 1;
-        self.write(ClientMessage::Request { id, body })?;
+        self.write(ClientMessage::Request { id, once: None, body })?;
         Ok(id)
     }
 

@@ -194,7 +194,7 @@ impl Console {
     }
 
     async fn create_user(&self, user: UserName, password: &str) -> String {
-        match self.service.create_user(user.clone(), Password::new(password.into()), None).await {
+        match self.service.create_user(user.clone(), Password::new(password.into())).await {
             Ok(()) => format!("user {user} created"),
             Err(refused) => format!("error[{}]: {refused}", refused.code()),
         }

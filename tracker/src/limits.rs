@@ -13,6 +13,11 @@ pub(crate) const LEASE_TICKS: u32 = 25;
 pub(crate) const LOST_SESSION_GRACE: Duration = Duration::from_secs(30);
 /// How long a session token lives after its last use, in milliseconds: 7 days.
 pub(crate) const SESSION_LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
+/// How long it is known what was done under a client's name, in milliseconds: far longer than a client goes on asking, also
+/// when the trackers' clocks are an hour apart.
+pub(crate) const OPERATION_LIFE_MS: u64 = 2 * 3600 * 1000;
+/// How many of them are known of one user at the most: as many as a client may have unanswered.
+pub(crate) const MAX_OPERATIONS_KEPT: usize = 256;
 /// Retired tokens of one session that are known again when a thief shows one.
 pub(crate) const MAX_RETIRED_TOKENS: usize = 64;
 /// How long a ticket key signs, in milliseconds: 7 days.

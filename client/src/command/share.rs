@@ -1,10 +1,10 @@
 //! Sharing: upload_file, stop_share, verify.
 
 use mini_torrent_common::control::{
-    GroupDescription, INFO_PAGE_LENGTH, ListingDraft, ListingId, Offer, Request, Response, UploadId,
+    GroupDescription, INFO_PAGE_LENGTH, ListingDraft, ListingId, Offer, Request, Response,
 };
 use mini_torrent_common::error_code::ErrorCode;
-use mini_torrent_common::hash::InfoHash;
+use mini_torrent_common::hash::{InfoHash, OperationId};
 use mini_torrent_common::metainfo::Info;
 use mini_torrent_common::names::{FileName, GroupName};
 use serde_json::json;
@@ -16,8 +16,12 @@ use tokio::task::spawn_blocking;
 use super::{Context, file_name, known_file, known_group, unexpected};
 use crate::disk::{FileDigest, Progress, digest_file};
 use crate::error::CommandError;
+use crate::link::{Link, NoAnswer};
 use crate::output::{Outcome, Reply, show_size};
 use crate::state::{Share, SharedFile};
+
+/// To how many connections in a row an upload is offered.
+const MAX_OFFERS: usize = 4;
 
 /// A file that is being hashed for an upload.
 #[derive(Debug)]
@@ -70,6 +74,17 @@ impl Uploaded {
         });
         Reply::line(text, fields)
     }
+}
+
+/// A file on its way to being listed.
+struct NewListing<'a> {
+    group: &'a GroupName,
+    draft: &'a ListingDraft,
+    raw_info: &'a [u8],
+    /// The name of the commit, the same with every tracker.
+    commit: OperationId,
+    /// A commit whose answer was lost may have listed it.
+    may_be_listed: bool,
 }
 
 impl Context {
@@ -130,34 +145,47 @@ impl Context {
         digest.unwrap_or_else(|_| Err(CommandError::shutting_down()))
     }
 
-    /// Has the tracker list a file; returns whether this user shared it before.
+    /// Has a tracker list a file; returns whether this user shared it before. The pages of a dictionary lie with one
+    /// tracker, so when its connection is lost, everything is offered again to the next one, under the same name.
     async fn list(
         &self,
         group: &GroupName,
         draft: &ListingDraft,
         raw_info: &[u8],
     ) -> Result<(ListingId, bool), CommandError> {
-        let offer = Request::OfferListing { group: group.clone(), draft: draft.clone() };
-        let upload = match self.link.request(offer).await? {
-            Response::Offered(Offer::Joined(listing)) => return Ok((listing, false)),
-            Response::Offered(Offer::AlreadySharing(listing)) => return Ok((listing, true)),
-            Response::Offered(Offer::SendInfo(upload)) => upload,
-            other => return Err(unexpected(other)),
-        };
-        self.put_info(upload, raw_info).await?;
-        match self.link.request(Request::CommitListing { upload }).await? {
-            Response::Listed(listing) => Ok((listing, false)),
-            other => Err(unexpected(other)),
+        let mut listing = NewListing { group, draft, raw_info, commit: Link::new_operation(), may_be_listed: false };
+        for _ in 0..MAX_OFFERS {
+            match self.try_list(&mut listing).await {
+                Ok(listed) => return Ok(listed),
+                Err(NoAnswer::Refused(error)) => return Err(error),
+                Err(NoAnswer::ConnectionGone) => {}
+            }
         }
+        Err(Link::connections_lost())
     }
 
-    async fn put_info(&self, upload: UploadId, raw_info: &[u8]) -> Result<(), CommandError> {
+    async fn try_list(&self, new: &mut NewListing<'_>) -> Result<(ListingId, bool), NoAnswer> {
+        let offer = Request::OfferListing { group: new.group.clone(), draft: new.draft.clone() };
+        let (answer, connection) = self.link.request_once(offer, Some(Link::new_operation()), None).await?;
+        let upload = match answer {
+            Response::Offered(Offer::Joined(listing)) => return Ok((listing, false)),
+            // It was not shared before when it was this upload that listed it.
+            Response::Offered(Offer::AlreadySharing(listing)) => return Ok((listing, !new.may_be_listed)),
+            Response::Offered(Offer::SendInfo(upload)) => upload,
+            other => return Err(NoAnswer::Refused(unexpected(other))),
+        };
         let mut offset = 0;
-        for page in raw_info.chunks(INFO_PAGE_LENGTH) {
-            self.link.request(Request::PutInfo { upload, offset, bytes: page.to_vec() }).await?;
+        for page in new.raw_info.chunks(INFO_PAGE_LENGTH) {
+            let page_request = Request::PutInfo { upload, offset, bytes: page.to_vec() };
+            self.link.request_once(page_request, None, Some(connection)).await?;
             offset += page.len() as u64;
         }
-        Ok(())
+        new.may_be_listed = true;
+        let commit = Request::CommitListing { upload };
+        match self.link.request_once(commit, Some(new.commit), Some(connection)).await? {
+            (Response::Listed(listing), _) => Ok((listing, false)),
+            (other, _) => Err(NoAnswer::Refused(unexpected(other))),
+        }
     }
 
     pub(super) async fn stop_share(&self, group: &str, file: &str) -> Outcome {

@@ -4,7 +4,7 @@
 
 use crate::announce_key::AnnounceKey;
 use crate::error_code::ErrorCode;
-use crate::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
+use crate::hash::{GroupId, InfoHash, OperationId, PeerId, Sha1Hash, Sha256Hash};
 use crate::names::{FileName, GroupName, UserName};
 use crate::revocation::Revocation;
 use crate::secret::{Password, SessionToken};
@@ -22,6 +22,9 @@ pub enum ClientMessage {
     Request {
         /// Chosen by the client, unique among its open requests.
         id: u32,
+        /// Names what is asked for, so that it is done once however often it is asked: when the answer is lost with the
+        /// connection, the same question with the same name, to any tracker of the deployment, brings the first answer.
+        once: Option<OperationId>,
         /// The question itself.
         body: Request,
     },

@@ -21,6 +21,7 @@ use mini_torrent_common::control::{
 };
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::escape::Escaped;
+use mini_torrent_common::hash::OperationId;
 use mini_torrent_common::tls::PublicKey;
 use requests::Lane;
 use std::net::{IpAddr, SocketAddr};
@@ -159,7 +160,8 @@ impl Drop for Registered {
     }
 }
 
-type Asked = (u32, Request);
+/// A request's number, its name if it has one, and itself.
+type Asked = (u32, Option<OperationId>, Request);
 
 struct Queues {
     ordered: mpsc::Sender<Asked>,
@@ -177,13 +179,13 @@ where
         silence.store(0, Ordering::Relaxed);
         let sent = match message {
             None | Some(Err(FrameError::Io(_))) => return,
-            Some(Ok(ClientMessage::Request { id, body })) => match requests::lane(&body) {
+            Some(Ok(ClientMessage::Request { id, once, body })) => match requests::lane(&body) {
                 Lane::Immediate => {
                     let pong = TrackerMessage::Response { id, result: Ok(Response::Time(clock.wall_ms())) };
                     queues.responses.send(pong).await.is_ok()
                 }
-                Lane::Concurrent => queues.reads.send((id, body)).await.is_ok(),
-                Lane::Ordered => queues.ordered.send((id, body)).await.is_ok(),
+                Lane::Concurrent => queues.reads.send((id, once, body)).await.is_ok(),
+                Lane::Ordered => queues.ordered.send((id, once, body)).await.is_ok(),
             },
             Some(Ok(ClientMessage::Hello(_))) => return say_goodbye(&queues, "a second Hello").await,
             Some(Err(error)) => return say_goodbye(&queues, &error.to_string()).await,
@@ -253,7 +255,7 @@ async fn answer_reads(
     let mut running = FuturesUnordered::new();
     loop {
         tokio::select! {
-            Some((request, body)) = asked.recv(), if running.len() < limits::MAX_CONCURRENT_READS => {
+            Some((request, _, body)) = asked.recv(), if running.len() < limits::MAX_CONCURRENT_READS => {
                 let responses = &responses;
                 running.push(async move {
                     let result = requests::read(service, id, body).await.map_err(Refusal::from);
@@ -302,11 +304,11 @@ struct InOrder {
 impl InOrder {
     async fn run(self, mut asked: mpsc::Receiver<Asked>, responses: mpsc::Sender<TrackerMessage>) {
         let mut uploads = Uploads::default();
-        while let Some((id, body)) = asked.recv().await {
+        while let Some((id, once, body)) = asked.recv().await {
             if self.close.is_cancelled() {
                 return;
             }
-            let result = requests::change(&self.service, &self.visitor, &mut uploads, body).await;
+            let result = requests::change(&self.service, &self.visitor, &mut uploads, once, body).await;
             let answer = TrackerMessage::Response { id, result: result.map_err(Refusal::from) };
             if responses.send(answer).await.is_err() {
                 return;

@@ -4,6 +4,7 @@ use crate::domain::Refused;
 use crate::presence::ConnectionId;
 use crate::service::{Caller, Service, Uploads, Visitor};
 use mini_torrent_common::control::{Request, Response};
+use mini_torrent_common::hash::OperationId;
 
 /// How a request is answered relative to the others of its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,12 +57,14 @@ pub(super) async fn change(
     service: &Service,
     visitor: &Visitor,
     uploads: &mut Uploads,
+    once: Option<OperationId>,
     request: Request,
 ) -> Result<Response, Refused> {
     service.catch_up().await;
+    let once = once.map(|id| service.once(id));
     match request {
         Request::CreateUser { user, password } => {
-            service.register(user, password, visitor.source).await.map(|()| Response::Done)
+            service.register(visitor, user, password, once).await.map(|()| Response::Done)
         }
         Request::Login { user, password, takeover } => {
             let signed_in = service.login(visitor, user, password, takeover).await;
@@ -76,7 +79,7 @@ pub(super) async fn change(
             service.logout(visitor.connection).await.map(|()| Response::Done)
         }
         request => {
-            let caller = service.caller(visitor.connection)?;
+            let caller = Caller { once, ..service.caller(visitor.connection)? };
             let answer = change_as_user(service, visitor, &caller, uploads, request).await;
             if answer == Err(Refused::SessionEnded) {
                 service.forget_session(&caller);

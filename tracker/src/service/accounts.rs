@@ -1,7 +1,8 @@
 //! Accounts.
 
-use super::{Result, Service, or};
+use super::{Result, Service, Visitor, or};
 use crate::domain::{self, Refused};
+use crate::store::{NewUser, Once, StoreError, UserId};
 use mini_torrent_common::address;
 use mini_torrent_common::names::UserName;
 use mini_torrent_common::secret::Password;
@@ -16,37 +17,64 @@ impl Service {
     ///
     /// # Errors
     /// `registration_closed`, `weak_password`, `user_exists`, `rate_limited`.
-    pub(crate) async fn register(&self, user: UserName, password: Password, source: IpAddr) -> Result<()> {
+    pub(crate) async fn register(
+        &self,
+        visitor: &Visitor,
+        user: UserName,
+        password: Password,
+        once: Option<Once>,
+    ) -> Result<()> {
         if !self.policy.registration_open {
             return Err(Refused::RegistrationClosed);
         }
-        if source.to_canonical().is_loopback() {
-            return self.create_user(user, password, Some(source)).await;
+        // Asked again: the account is there, and the client's own.
+        if let Some(once) = once
+            && self.store.registered(visitor.client.key, once).await?.is_some()
+        {
+            return Ok(());
         }
-        let begun = self.backoff.begin_registration(address::block_of(source));
+        if visitor.source.to_canonical().is_loopback() {
+            return self.create_for(visitor, user, password, once).await;
+        }
+        let begun = self.backoff.begin_registration(address::block_of(visitor.source));
         let attempt = begun.map_err(|wait| Refused::TooManyAccounts { wait })?;
-        let created = self.create_user(user, password, Some(source)).await;
+        let created = self.create_for(visitor, user, password, once).await;
         if created.is_err() {
             self.backoff.withdrawn(attempt);
         }
         created
     }
 
-    /// Creates an account; without an address for the operator.
+    async fn create_for(
+        &self,
+        visitor: &Visitor,
+        name: UserName,
+        password: Password,
+        once: Option<Once>,
+    ) -> Result<()> {
+        let password_hash = self.check_new(&name, password, Some(visitor.source)).await?;
+        let (user, at_ms) = (name.clone(), self.clock.wall_ms());
+        let new = NewUser { name, password_hash, at_ms, client_key: visitor.client.key, once };
+        created(&user, self.store.register(new).await)
+    }
+
+    /// Creates an account for the operator.
     ///
     /// # Errors
     /// `weak_password`, `user_exists`, `rate_limited`.
-    pub(crate) async fn create_user(&self, user: UserName, password: Password, source: Option<IpAddr>) -> Result<()> {
+    pub(crate) async fn create_user(&self, user: UserName, password: Password) -> Result<()> {
+        let hash = self.check_new(&user, password, None).await?;
+        created(&user, self.store.create_user(user.clone(), hash, self.clock.wall_ms()).await)
+    }
+
+    /// The hash of a new account's password, if there may be such an account.
+    async fn check_new(&self, user: &UserName, password: Password, source: Option<IpAddr>) -> Result<String> {
         domain::check_password(&password)?;
         // Asked first only to save the hashing; the store decides again.
         if self.store.account(user.clone()).await?.is_some() {
             return Err(Refused::UserExists);
         }
-        let hash = self.passwords.hash(password, source.map(address::block_of)).await?;
-        let created = self.store.create_user(user.clone(), hash, self.clock.wall_ms()).await;
-        created.map_err(|error| or(error, Refused::Internal, Refused::UserExists))?;
-        tracing::info!(%user, "account created");
-        Ok(())
+        self.passwords.hash(password, source.map(address::block_of)).await
     }
 
     /// Locks an account for the operator: it is signed out, its tickets are taken back, nobody signs in to it.
@@ -75,4 +103,10 @@ impl Service {
         tracing::info!(%user, "account unlocked");
         Ok(user)
     }
+}
+
+fn created(user: &UserName, created: std::result::Result<UserId, StoreError>) -> Result<()> {
+    created.map_err(|error| or(error, Refused::Internal, Refused::UserExists))?;
+    tracing::info!(%user, "account created");
+    Ok(())
 }

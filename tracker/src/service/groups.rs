@@ -95,7 +95,7 @@ impl Service {
         let rule = self.rule(Operation::DecideRequests);
         let at_ms = self.clock.wall_ms();
         let decided = self.store.decide_request(group, caller.actor(), user.clone(), accept, at_ms, rule).await;
-        let decided = decided.map_err(no_such_group)?.ok_or(Refused::NoSuchRequest)?;
+        let decided = decided.map_err(no_such_group)?;
         tracing::info!(by = %caller.name, group = %decided.group, %user, accept, "join request decided");
         if accept {
             self.notify(&[decided.user], &Event::RequestAccepted { group: decided.group });

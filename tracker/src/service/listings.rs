@@ -2,7 +2,7 @@
 
 use super::{Caller, Result, Service, no_such_file, no_such_group, permit_by_number};
 use crate::domain::{self, Operation, Refused};
-use crate::store::{EndedShare, SharingFacts};
+use crate::store::{EndedShare, SharingFacts, StoreError};
 use mini_torrent_common::control::{Listing, ListingId, PAGE_ROWS};
 use mini_torrent_common::names::{FileName, GroupName};
 
@@ -66,16 +66,33 @@ impl Service {
         Ok(facts)
     }
 
+    /// What the store answered about sharing a listing. What it refused is put as to somebody who names the listing by its
+    /// number: numbers can be guessed. Asked only then, for what was done before has its answer whatever came after.
+    async fn or_refused_by_number<T>(
+        &self,
+        caller: &Caller,
+        listing: ListingId,
+        answered: std::result::Result<T, StoreError>,
+    ) -> Result<T> {
+        match answered {
+            Ok(outcome) => Ok(outcome),
+            Err(StoreError::Refused(Refused::SessionEnded)) => Err(Refused::SessionEnded),
+            Err(error) => {
+                self.listing_for(Operation::ShareFiles, caller, listing).await?;
+                Err(no_such_file(error))
+            }
+        }
+    }
+
     /// Becomes a lasting sharer of a listed file; `false` for one that was it.
     ///
     /// # Errors
     /// `no_such_file`, `not_a_member`, `quota_exceeded`.
     pub(crate) async fn share(&self, caller: &Caller, listing: ListingId) -> Result<bool> {
-        self.listing_for(Operation::ShareFiles, caller, listing).await?;
         let rule = self.rule(Operation::ShareFiles);
         let at_ms = self.clock.wall_ms();
         let added = self.store.add_share(listing, caller.actor(), at_ms, rule, domain::check_quota).await;
-        let added = added.map_err(no_such_file)?;
+        let added = self.or_refused_by_number(caller, listing, added).await?;
         tracing::info!(user = %caller.name, listing = listing.0, added, "shares");
         Ok(added)
     }
@@ -85,11 +102,9 @@ impl Service {
     /// # Errors
     /// `no_such_file`, `not_a_member`, `not_sharing`.
     pub(crate) async fn stop_share(&self, caller: &Caller, listing: ListingId) -> Result<()> {
-        self.listing_for(Operation::ShareFiles, caller, listing).await?;
         let ended = self.store.end_share(listing, caller.actor(), self.rule(Operation::ShareFiles)).await;
-        let ended = ended.map_err(no_such_file)?;
+        let ended = self.or_refused_by_number(caller, listing, ended).await?;
         match ended {
-            EndedShare::WasNone => return Err(Refused::NotSharing),
             EndedShare::Ended => self.presence.end_seeding(caller.user, listing),
             EndedShare::ListingEnded => {
                 self.end_listings(&[listing]);

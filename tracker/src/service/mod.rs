@@ -27,12 +27,13 @@ use crate::metrics::Metrics;
 use crate::passwords::Passwords;
 use crate::presence::{Client, ConnectionId, Presence, SignedInUser};
 use crate::store::{
-    Actor, FileRule, GroupStanding, MemberRule, Rule, SessionId, SharingFacts, Store, StoreError, TrackerNumber, UserId,
+    Actor, FileRule, GroupStanding, MemberRule, Once, Rule, SessionId, SharingFacts, Store, StoreError, TrackerNumber,
+    UserId,
 };
 use crate::tickets::{TicketKeyError, Tickets};
 use crate::told::Told;
 use health::Health;
-use mini_torrent_common::hash::GroupId;
+use mini_torrent_common::hash::{GroupId, OperationId};
 use mini_torrent_common::names::{GroupName, UserName};
 use ordinary::OrdinaryClients;
 use other_trackers::OtherTrackers;
@@ -101,12 +102,19 @@ pub(crate) struct Caller {
     pub session: SessionId,
     /// The connection.
     pub connection: ConnectionId,
+    /// Its name for what it asks for, if it gave one.
+    pub once: Option<Once>,
 }
 
 impl Caller {
     /// As what the store knows it.
     fn actor(&self) -> Actor {
-        Actor { user: self.user, session: self.session }
+        Actor { user: self.user, session: self.session, once: self.once }
+    }
+
+    /// The same for something that has no name.
+    fn unnamed(&self) -> Self {
+        Self { once: None, ..self.clone() }
     }
 }
 
@@ -158,7 +166,12 @@ impl Service {
     /// [`Refused::NotLoggedIn`].
     pub(crate) fn caller(&self, connection: ConnectionId) -> Result<Caller> {
         let SignedInUser { id, name, session } = self.presence.user_of(connection).ok_or(Refused::NotLoggedIn)?;
-        Ok(Caller { user: id, name, session, connection })
+        Ok(Caller { user: id, name, session, connection, once: None })
+    }
+
+    /// The name that a client gives to what it asks for now.
+    pub(crate) fn once(&self, id: OperationId) -> Once {
+        Once { id, at_ms: self.clock.wall_ms() }
     }
 
     /// The rule of an operation, to be asked inside a transaction.

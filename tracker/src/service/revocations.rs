@@ -92,7 +92,7 @@ impl Service {
             let session = *signed_in.get(&user)?;
             Some(match entry.group {
                 Some(group) => Revoked::Membership { user, group, epoch: entry.epoch },
-                None => Revoked::Account(Actor { user, session }),
+                None => Revoked::Account(Actor::new(user, session)),
             })
         });
         let concerned: Vec<_> = concerned.collect();
@@ -115,7 +115,7 @@ impl Service {
                     self.presence.notify(&[user], &Event::RemovedFromGroup { id, group });
                 }
             }
-            (Revoked::Account(Actor { user, session }), Remaining::NoSession { locked }) => {
+            (Revoked::Account(Actor { user, session, .. }), Remaining::NoSession { locked }) => {
                 let reason = if locked { accounts::ACCOUNT_LOCKED } else { ENDED_ELSEWHERE };
                 self.presence.end_session(user, Some(session), reason);
             }

@@ -139,7 +139,7 @@ impl Service {
 
     /// The claimed session is stored: the connection is signed in, unless the session has ended meanwhile.
     pub(super) async fn confirm(&self, visitor: &Visitor, user: SignedInUser) -> Result<()> {
-        let actor = Actor { user: user.id, session: user.session };
+        let actor = Actor::new(user.id, user.session);
         if !self.presence.confirm(visitor.connection, user) {
             return Err(Refused::SessionEnded);
         }

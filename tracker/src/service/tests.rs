@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 mod company;
 mod following;
 mod keys;
+mod once;
 pub(crate) mod ordinary;
 mod stock_company;
 
@@ -84,7 +85,7 @@ impl Stage {
     pub(crate) async fn member(&self, id: u64, user: &str) -> (Caller, mpsc::Receiver<Event>) {
         let (visitor, events) = self.connect(id);
         let name: UserName = user.parse().unwrap();
-        self.service.register(name.clone(), password(), visitor.source).await.unwrap();
+        self.service.register(&visitor, name.clone(), password(), None).await.unwrap();
         self.service.login(&visitor, name, password(), false).await.unwrap();
         (self.service.caller(visitor.connection).unwrap(), events)
     }
@@ -102,7 +103,7 @@ fn group() -> GroupName {
 async fn a_session_is_renewed_by_its_use_and_lives_seven_days_after_it() {
     let stage = Stage::new().await;
     let (visitor, _events) = stage.connect(1);
-    stage.service.register("bob".parse().unwrap(), password(), visitor.source).await.unwrap();
+    stage.service.register(&visitor, "bob".parse().unwrap(), password(), None).await.unwrap();
     let mut signed_in = stage.service.login(&visitor, "bob".parse().unwrap(), password(), false).await.unwrap();
     let almost = Duration::from_millis(limits::SESSION_LIFE_MS - 1);
     for _ in 0..2 {
@@ -125,7 +126,7 @@ async fn a_session_is_renewed_by_its_use_and_lives_seven_days_after_it() {
 async fn a_later_login_ends_the_tokens_of_before() {
     let stage = Stage::new().await;
     let (first, _events) = stage.connect(1);
-    stage.service.register("bob".parse().unwrap(), password(), first.source).await.unwrap();
+    stage.service.register(&first, "bob".parse().unwrap(), password(), None).await.unwrap();
     let old = stage.service.login(&first, "bob".parse().unwrap(), password(), false).await.unwrap();
     stage.service.presence.disconnect(first.connection);
     stage.clock.advance(limits::LOST_SESSION_GRACE);
@@ -176,9 +177,12 @@ async fn a_repeated_join_request_is_told_once_in_a_while() {
 #[tokio::test]
 async fn accounts_from_one_address_come_ever_more_slowly() {
     let stage = Stage::new().await;
+    let (visitor, _events) = stage.connect(1);
     let here: IpAddr = "10.0.0.1".parse().unwrap();
-    let register =
-        async |name: String, source: IpAddr| stage.service.register(name.parse().unwrap(), password(), source).await;
+    let register = async |name: String, source: IpAddr| {
+        let visitor = Visitor { source, ..visitor.clone() };
+        stage.service.register(&visitor, name.parse().unwrap(), password(), None).await
+    };
     for n in 0..limits::FREE_REGISTRATIONS {
         assert_eq!(register(format!("u{n}"), here).await, Ok(()));
         if n < limits::FREE_REGISTRATIONS - 1 {
@@ -227,7 +231,7 @@ async fn an_address_that_fails_does_not_lock_the_owner_out_from_another() {
     let (owner, _events) = stage.connect(1);
     let (guesser, _events) = stage.connect(2);
     let bob: UserName = "bob".parse().unwrap();
-    stage.service.register(bob.clone(), password(), owner.source).await.unwrap();
+    stage.service.register(&owner, bob.clone(), password(), None).await.unwrap();
     for _ in 0..limits::FREE_FAILURES {
         let guess = stage.service.login(&guesser, bob.clone(), Password::new("guess".into()), false).await;
         assert_eq!(guess, Err(Refused::WrongCredentials));

@@ -169,7 +169,8 @@ impl Service {
                 Err(StoreError::Conflict) => {}
                 Err(error) => return Err(no_such_group(error)),
             }
-            if let Some((listing, _)) = self.join_listed(caller, group, &draft).await? {
+            // Without the name, which is the listing's: to join twice is to join.
+            if let Some((listing, _)) = self.join_listed(&caller.unnamed(), group, &draft).await? {
                 return Ok(listing);
             }
         }

@@ -1,7 +1,7 @@
 //! The store's methods about announce keys, and what goes in and out of them.
 
-use super::queries::announce_keys;
-use super::{Actor, QuotaRule, Result, Rule, Store, UserId};
+use super::queries::{announce_keys, operations};
+use super::{Actor, OperationKind, QuotaRule, Result, Rule, Store, UserId};
 use mini_torrent_common::control::{GrantedKey, KeyId, KeyRow, ListingId};
 use mini_torrent_common::hash::{InfoHash, Sha256Hash};
 use mini_torrent_common::names::{FileName, GroupName, UserName};
@@ -86,7 +86,10 @@ impl Store {
         on: bool,
         rule: Rule,
     ) -> Result<GroupName> {
-        self.database.write(move |tx| announce_keys::set_stock_clients(tx, actor, &group, on, &rule)).await
+        self.write_as(actor, OperationKind::SetStockClients, move |tx| {
+            announce_keys::set_stock_clients(tx, actor, &group, on, &rule)
+        })
+        .await
     }
 
     /// Makes a key of the next generation. No such listing: `NotFound`; a group without ordinary clients: refused.
@@ -97,7 +100,13 @@ impl Store {
         rule: Rule,
         quota: QuotaRule,
     ) -> Result<GrantedKey> {
-        self.database.write(move |tx| announce_keys::create(tx, actor, &new, &rule, quota)).await
+        let write = self.database.write(move |tx| {
+            // What is recorded is the key's number alone, for the key is a secret.
+            let create = || announce_keys::create(tx, actor, &new, &rule, quota);
+            let id = operations::as_actor(tx, actor, OperationKind::CreateKey, create)?;
+            announce_keys::granted(tx, actor.user, id)
+        });
+        write.await
     }
 
     /// A user's keys, oldest first.
@@ -107,7 +116,7 @@ impl Store {
 
     /// Ends a key of the actor. It has none of this number: `NotFound`.
     pub(crate) async fn revoke_key(&self, actor: Actor, id: KeyId) -> Result<()> {
-        self.database.write(move |tx| announce_keys::revoke(tx, actor, id)).await
+        self.write_as(actor, OperationKind::RevokeKey, move |tx| announce_keys::revoke(tx, actor, id)).await
     }
 
     /// Suspends a key; `None` when it has ended or is suspended already.

@@ -2,7 +2,8 @@
 //!
 //! The store holds atomicity and no policy: where a decision depends on what the transaction finds, the caller
 //! passes the rule. Who writes as a client is an [`Actor`], whose session the transaction checks: without it the
-//! write is refused with `session_ended`. `queries` has the methods' SQL, which every database takes; `sqlite` and
+//! write is refused with `session_ended`. What an actor has given a name to is done once: asked for again by that
+//! name, its outcome is what it was. `queries` has the methods' SQL, which every database takes; `sqlite` and
 //! `postgres` run it, and `contract` tests that they do the same.
 
 mod announce_keys;
@@ -26,9 +27,12 @@ use mini_torrent_common::control::{GroupRow, JoinRequest, Listing, ListingId, Ro
 use mini_torrent_common::hash::GroupId;
 use mini_torrent_common::names::{FileName, GroupName, UserName};
 use mini_torrent_common::revocation::Revocation;
-use mini_torrent_common::tls::Fingerprint;
-use queries::{accounts, export, governing, groups, listings, revocations, sessions, tickets};
+use mini_torrent_common::tls::{Fingerprint, PublicKey};
+use queries::{accounts, export, governing, groups, listings, operations, revocations, sessions, tickets};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sql::Tx;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -58,6 +62,16 @@ impl Store {
         self.database.close().await;
     }
 
+    /// Writes for an actor whose session still is; what it has given a name to only once.
+    async fn write_as<T: Serialize + DeserializeOwned + Send + 'static>(
+        &self,
+        actor: Actor,
+        kind: OperationKind,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.database.write(move |tx| operations::as_actor(tx, actor, kind, || work(tx))).await
+    }
+
     /// The deployment's fingerprint, once one is set.
     pub(crate) async fn deployment(&self) -> Result<Option<Fingerprint>> {
         self.database.read(accounts::deployment).await
@@ -71,6 +85,23 @@ impl Store {
     /// Creates an account. Another one of the name: `Conflict`.
     pub(crate) async fn create_user(&self, name: UserName, password_hash: String, at_ms: u64) -> Result<UserId> {
         self.database.write(move |tx| accounts::create_user(tx, &name, &password_hash, at_ms)).await
+    }
+
+    /// As [`Self::create_user`] for a client that is not signed in, once under a name of its own.
+    pub(crate) async fn register(&self, new: NewUser) -> Result<UserId> {
+        let owner = Owner::Client(new.client_key);
+        let write = self.database.write(move |tx| {
+            operations::once(tx, owner, new.once, OperationKind::CreateUser, || {
+                accounts::create_user(tx, &new.name, &new.password_hash, new.at_ms)
+            })
+        });
+        write.await
+    }
+
+    /// The account that a client has created under this name for it.
+    pub(crate) async fn registered(&self, client_key: PublicKey, once: Once) -> Result<Option<UserId>> {
+        let owner = Owner::Client(client_key);
+        self.database.read(move |tx| operations::outcome(tx, owner, once, OperationKind::CreateUser)).await
     }
 
     /// The account of this name.
@@ -161,7 +192,10 @@ impl Store {
         at_ms: u64,
         quota: QuotaRule,
     ) -> Result<()> {
-        self.database.write(move |tx| groups::create(tx, id, &name, owner, at_ms, quota)).await
+        self.write_as(owner, OperationKind::CreateGroup, move |tx| {
+            groups::create(tx, id, &name, owner.user, at_ms, quota)
+        })
+        .await
     }
 
     /// What a user is to a group. No such group: `NotFound`.
@@ -183,7 +217,10 @@ impl Store {
         rule: Rule,
         quota: QuotaRule,
     ) -> Result<Requested> {
-        self.database.write(move |tx| groups::request(tx, &group, actor, at_ms, &rule, quota)).await
+        self.write_as(actor, OperationKind::RequestToJoin, move |tx| {
+            groups::request(tx, &group, actor, at_ms, &rule, quota)
+        })
+        .await
     }
 
     /// Pending requests behind `after`, in order of arrival, and where the next page begins.
@@ -196,8 +233,7 @@ impl Store {
         self.database.read(move |tx| groups::requests(tx, group, after, limit)).await
     }
 
-    /// Makes a requester a member, or turns it away. `None` when there is no such request; no such group:
-    /// `NotFound`.
+    /// Makes a requester a member, or turns it away. No such request: refused; no such group: `NotFound`.
     pub(crate) async fn decide_request(
         &self,
         group: GroupName,
@@ -206,8 +242,11 @@ impl Store {
         accept: bool,
         at_ms: u64,
         rule: Rule,
-    ) -> Result<Option<Decided>> {
-        self.database.write(move |tx| groups::decide(tx, &group, actor, &subject, accept, at_ms, &rule)).await
+    ) -> Result<Decided> {
+        self.write_as(actor, OperationKind::DecideRequest, move |tx| {
+            groups::decide(tx, &group, actor, &subject, accept, at_ms, &rule)
+        })
+        .await
     }
 
     /// Ends a membership with its shares, or withdraws a request; the last one out removes the group. No such
@@ -220,7 +259,10 @@ impl Store {
         rule: Rule,
         succession: Succession,
     ) -> Result<Departure> {
-        self.database.write(move |tx| groups::leave(tx, &group, actor, at_ms, &rule, succession)).await
+        self.write_as(actor, OperationKind::LeaveGroup, move |tx| {
+            groups::leave(tx, &group, actor, at_ms, &rule, succession)
+        })
+        .await
     }
 
     /// Ends another user's membership with its shares. No such group: `NotFound`.
@@ -232,7 +274,10 @@ impl Store {
         at_ms: u64,
         rule: MemberRule,
     ) -> Result<Removed> {
-        self.database.write(move |tx| governing::remove_member(tx, actor, &group, &subject, at_ms, &rule)).await
+        self.write_as(actor, OperationKind::RemoveMember, move |tx| {
+            governing::remove_member(tx, actor, &group, &subject, at_ms, &rule)
+        })
+        .await
     }
 
     /// Makes a member an admin, or else a member. No such group: `NotFound`.
@@ -244,7 +289,10 @@ impl Store {
         role: Role,
         rule: MemberRule,
     ) -> Result<Governed> {
-        self.database.write(move |tx| governing::set_role(tx, actor, &group, &subject, role, &rule)).await
+        self.write_as(actor, OperationKind::SetRole, move |tx| {
+            governing::set_role(tx, actor, &group, &subject, role, &rule)
+        })
+        .await
     }
 
     /// Makes a member the owner, and the actor an admin. No such group: `NotFound`.
@@ -256,7 +304,10 @@ impl Store {
         rule: MemberRule,
         quota: QuotaRule,
     ) -> Result<Governed> {
-        self.database.write(move |tx| governing::transfer_owner(tx, actor, &group, &subject, &rule, quota)).await
+        self.write_as(actor, OperationKind::TransferOwner, move |tx| {
+            governing::transfer_owner(tx, actor, &group, &subject, &rule, quota)
+        })
+        .await
     }
 
     /// Listings of a group behind `after`, sorted by name.
@@ -297,7 +348,7 @@ impl Store {
         rule: Rule,
         quota: QuotaRule,
     ) -> Result<ListingId> {
-        self.database.write(move |tx| listings::list(tx, actor, &new, &rule, quota)).await
+        self.write_as(actor, OperationKind::ListFile, move |tx| listings::list(tx, actor, &new, &rule, quota)).await
     }
 
     /// Makes a user a sharer; `false` if it was one. No such listing: `NotFound`.
@@ -309,12 +360,15 @@ impl Store {
         rule: Rule,
         quota: QuotaRule,
     ) -> Result<bool> {
-        self.database.write(move |tx| listings::add_share(tx, listing, actor, at_ms, &rule, quota)).await
+        self.write_as(actor, OperationKind::AddShare, move |tx| {
+            listings::add_share(tx, listing, actor, at_ms, &rule, quota)
+        })
+        .await
     }
 
-    /// Ends a share; the listing goes with its last one. No such listing: `NotFound`.
+    /// Ends a share; the listing goes with its last one. None of the actor's: refused; no such listing: `NotFound`.
     pub(crate) async fn end_share(&self, listing: ListingId, actor: Actor, rule: Rule) -> Result<EndedShare> {
-        self.database.write(move |tx| listings::end_share(tx, listing, actor, &rule)).await
+        self.write_as(actor, OperationKind::EndShare, move |tx| listings::end_share(tx, listing, actor, &rule)).await
     }
 
     /// Ends a listing with all its shares. No such group: `NotFound`.
@@ -325,7 +379,10 @@ impl Store {
         file: FileName,
         rule: FileRule,
     ) -> Result<ListingId> {
-        self.database.write(move |tx| listings::remove_file(tx, actor, &group, &file, &rule)).await
+        self.write_as(actor, OperationKind::RemoveFile, move |tx| {
+            listings::remove_file(tx, actor, &group, &file, &rule)
+        })
+        .await
     }
 
     /// What a user is to each of these listings; those that are gone are left out.

@@ -2,7 +2,7 @@
 
 use crate::domain::{Candidate, ListedFile, Quota, Refused, Standing, Target};
 use mini_torrent_common::control::{Left, ListingDraft, ListingId};
-use mini_torrent_common::hash::{GroupId, Sha256Hash};
+use mini_torrent_common::hash::{GroupId, OperationId, Sha256Hash};
 use mini_torrent_common::names::{GroupName, UserName};
 use mini_torrent_common::revocation::Revocation;
 use mini_torrent_common::ticket::AccountId;
@@ -38,6 +38,63 @@ pub(crate) struct Actor {
     pub user: UserId,
     /// Its session.
     pub session: SessionId,
+    /// The name of what it does, if it gave one.
+    pub once: Option<Once>,
+}
+
+impl Actor {
+    /// An actor that does something without a name.
+    pub(crate) fn new(user: UserId, session: SessionId) -> Self {
+        Self { user, session, once: None }
+    }
+}
+
+/// A client's name for one thing that it asks for, and when it did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Once {
+    /// The name.
+    pub id: OperationId,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+}
+
+/// Whose name for something it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// A signed-in user's.
+    User(UserId),
+    /// A client's that is not signed in.
+    Client(PublicKey),
+}
+
+impl Owner {
+    /// As it is stored. The lengths differ, so none is another's.
+    pub(super) fn bytes(self) -> Vec<u8> {
+        match self {
+            Self::User(user) => user.0.to_be_bytes().to_vec(),
+            Self::Client(key) => key.0.to_vec(),
+        }
+    }
+}
+
+/// What was done under a name. The numbers stand in the store and are never given to anything else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OperationKind {
+    CreateUser = 1,
+    CreateGroup = 2,
+    RequestToJoin = 3,
+    DecideRequest = 4,
+    LeaveGroup = 5,
+    RemoveMember = 6,
+    SetRole = 7,
+    TransferOwner = 8,
+    ListFile = 9,
+    AddShare = 10,
+    EndShare = 11,
+    RemoveFile = 12,
+    SetStockClients = 13,
+    CreateKey = 14,
+    RevokeKey = 15,
 }
 
 /// A rule of the domain that a transaction asks before it writes.
@@ -79,6 +136,20 @@ pub(crate) struct Account {
     pub password_hash: String,
     /// Whether the operator has locked it.
     pub locked: bool,
+}
+
+/// An account that a client creates.
+pub(crate) struct NewUser {
+    /// Its name.
+    pub name: UserName,
+    /// The PHC string.
+    pub password_hash: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// The client.
+    pub client_key: PublicKey,
+    /// The client's name for it.
+    pub once: Option<Once>,
 }
 
 /// A session that begins.
@@ -226,7 +297,7 @@ pub(crate) struct GroupStanding {
 }
 
 /// A join request that was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Requested {
     /// The group's number.
     pub id: GroupId,
@@ -237,7 +308,7 @@ pub(crate) struct Requested {
 }
 
 /// A join request that was decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Decided {
     /// The group, as its creator wrote it.
     pub group: GroupName,
@@ -246,7 +317,7 @@ pub(crate) struct Decided {
 }
 
 /// What somebody's leaving brought about.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Departure {
     /// The group's number.
     pub group: GroupId,
@@ -259,7 +330,7 @@ pub(crate) struct Departure {
 }
 
 /// A member who was removed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Removed {
     /// Who, and of which group.
     pub member: Governed,
@@ -270,7 +341,7 @@ pub(crate) struct Removed {
 }
 
 /// A member whom something was done to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Governed {
     /// The group's number.
     pub group: GroupId,
@@ -293,10 +364,8 @@ pub(crate) struct NewListing {
 }
 
 /// What ending a share brought about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum EndedShare {
-    /// The user did not share it.
-    WasNone,
     /// Others share it still.
     Ended,
     /// It was the last share; the listing is gone.

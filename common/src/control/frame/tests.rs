@@ -4,7 +4,7 @@ use super::*;
 use crate::announce_key::AnnounceKey;
 use crate::control::*;
 use crate::error_code::ErrorCode;
-use crate::hash::{GroupId, InfoHash, PeerId, Sha1Hash, Sha256Hash};
+use crate::hash::{GroupId, InfoHash, OperationId, PeerId, Sha1Hash, Sha256Hash};
 use crate::revocation::Revocation;
 use crate::secret::{Password, SessionToken};
 use crate::ticket::{AccountId, SignedTicket};
@@ -173,7 +173,9 @@ fn encoded<M: Serialize>(message: M) -> BytesMut {
 
 fn all_messages() -> (Vec<ClientMessage>, Vec<TrackerMessage>) {
     let mut from_client = vec![hello()];
-    from_client.extend(requests().into_iter().map(|body| ClientMessage::Request { id: 300, body }));
+    from_client.extend(requests().into_iter().map(|body| ClientMessage::Request { id: 300, once: None, body }));
+    let (once, body) = (Some(OperationId([10; 16])), Request::CreateGroup { group: "g".parse().unwrap() });
+    from_client.push(ClientMessage::Request { id: 300, once, body });
     let welcome = Welcome { version: 1, time_ms: 300, up_s: 7, address: "[::1]:9".parse().unwrap() };
     let refusal = || Refusal::new(ErrorCode::NotAMember, "no");
     let mut from_tracker = vec![
@@ -239,8 +241,8 @@ fn trailing_bytes_and_unknown_variants_are_refused() {
 /// Names are checked while a message is decoded, so no hostile one gets further.
 #[test]
 fn hostile_name_inside_a_message_is_refused() {
-    let mut frame =
-        encoded(ClientMessage::Request { id: 1, body: Request::CreateGroup { group: "abc".parse().unwrap() } });
+    let body = Request::CreateGroup { group: "abc".parse().unwrap() };
+    let mut frame = encoded(ClientMessage::Request { id: 1, once: None, body });
     let at = frame.len() - 2;
     frame[at] = b'/';
     assert!(TrackerSide::new(4096).decode(&mut frame).is_err());

@@ -6,6 +6,7 @@
 
 mod accounts;
 mod announces;
+mod failover;
 mod figures;
 mod hashing;
 mod members;
@@ -41,8 +42,11 @@ struct Options {
     /// Members online, and members removed, in the case of revocations
     #[arg(long, default_value_t = 1000)]
     members: usize,
+    /// Client processes whose tracker is killed
+    #[arg(long, default_value_t = 1000)]
+    clients: usize,
     /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins encryption handshakes revocations
-    /// login-timing flood announces
+    /// login-timing flood announces failover herd
     cases: Vec<String>,
 }
 
@@ -69,7 +73,7 @@ struct Case {
     once: bool,
 }
 
-const CASES: [Case; 13] = [
+const CASES: [Case; 15] = [
     Case { name: "1:1", run: transfers::one_to_one, once: false },
     Case { name: "4:1", run: transfers::four_to_one, once: false },
     Case { name: "1:8", run: transfers::one_to_eight, once: false },
@@ -83,6 +87,8 @@ const CASES: [Case; 13] = [
     Case { name: "login-timing", run: members::login_timing, once: false },
     Case { name: "flood", run: members::flood, once: false },
     Case { name: "announces", run: announces::announces, once: false },
+    Case { name: "failover", run: failover::failover, once: true },
+    Case { name: "herd", run: failover::herd, once: true },
 ];
 
 fn main() -> ExitCode {

@@ -167,7 +167,7 @@ impl TestClient {
     pub(super) async fn send(&mut self, body: Request) -> u32 {
         self.n_requests += 1;
         let id = self.n_requests;
-        self.wire.send(ClientMessage::Request { id, body }).await.unwrap();
+        self.wire.send(ClientMessage::Request { id, once: None, body }).await.unwrap();
         id
     }
 

@@ -97,7 +97,7 @@ async fn frames_that_are_too_long_or_no_message_end_the_connection_with_a_word()
         vec![0, 0, 0, 2, 0xff, 0xff],
         vec![0, 0, 0, 0],
         // A ping with a byte too many.
-        vec![0, 0, 0, 4, 1, 7, 0, 0],
+        vec![0, 0, 0, 5, 1, 7, 0, 0, 0],
     ] {
         let mut client = TestClient::connect(tracker.address, 1).await;
         client.wire.get_mut().write_all(&frame).await.unwrap();
@@ -192,7 +192,7 @@ async fn a_hello_of_another_version_or_without_a_port_is_turned_away() {
         (ClientMessage::Hello(newer), ErrorCode::IncompatibleVersion),
         (ClientMessage::Hello(portless), ErrorCode::Usage),
         (ClientMessage::Hello(wordy), ErrorCode::Usage),
-        (ClientMessage::Request { id: 1, body: Request::Ping }, ErrorCode::IncompatibleVersion),
+        (ClientMessage::Request { id: 1, once: None, body: Request::Ping }, ErrorCode::IncompatibleVersion),
     ];
     for (first, code) in cases {
         let mut wire = connect_wire(tracker.address, 1).await;

@@ -220,7 +220,7 @@ async fn fill(directory: &std::path::Path, group: mini_torrent_common::hash::Gro
     use crate::store::{Actor, NewListing, Store};
     let store = Store::within(directory).await;
     let user = store.account("olga".parse().unwrap()).await.unwrap().unwrap().id;
-    let olga = Actor { user, session: store.sessions(user).await.unwrap()[0].id };
+    let olga = Actor::new(user, store.sessions(user).await.unwrap()[0].id);
     let listed = (0..n_files).map(|n| {
         let (raw, draft) = made_up(Some(group), &format!("file{n}"), 5);
         let new = NewListing { group, draft, info: raw.into(), at_ms: n };

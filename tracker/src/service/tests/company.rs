@@ -64,7 +64,7 @@ impl Stage {
     async fn sign_up(&self, id: u64, user: &str) -> (Caller, SignedIn, mpsc::Receiver<Event>) {
         let (visitor, events) = self.connect(id);
         let name: UserName = user.parse().unwrap();
-        self.service.register(name.clone(), password(), visitor.source).await.unwrap();
+        self.service.register(&visitor, name.clone(), password(), None).await.unwrap();
         let signed_in = self.service.login(&visitor, name, password(), false).await.unwrap();
         (self.service.caller(visitor.connection).unwrap(), signed_in, events)
     }

@@ -103,9 +103,9 @@ async fn a_session_that_ended_elsewhere_while_it_began_signs_nobody_in() {
     let one = Stage::new().await;
     let two = one.beside().await;
     let (visitor, _events) = two.connect(1);
-    two.service.register("bob".parse().unwrap(), password(), visitor.source).await.unwrap();
+    two.service.register(&visitor, "bob".parse().unwrap(), password(), None).await.unwrap();
     two.service.login(&visitor, "bob".parse().unwrap(), password(), false).await.unwrap();
-    let Caller { user: id, name, session, connection } = two.service.caller(visitor.connection).unwrap();
+    let Caller { user: id, name, session, connection, .. } = two.service.caller(visitor.connection).unwrap();
     one.service.lock_user(name.clone()).await.unwrap();
     two.service.presence.claim(connection, id, false).unwrap();
     let confirmed = two.service.confirm(&visitor, SignedInUser { id, name, session }).await;

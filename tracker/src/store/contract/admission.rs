@@ -77,7 +77,7 @@ pub(super) async fn another_client_lock_and_logout_everywhere_raise_the_accounts
     assert!(!same.revoked && store.revocations(0, 10).await.unwrap().is_empty(), "the same client");
     let other = begin(2, 2).await.unwrap();
     assert!(other.revoked);
-    let bob = Actor { user, session: other.id };
+    let bob = Actor::new(user, other.id);
     assert_eq!(store.admission(bob, LAB, 0, 20).await.unwrap().account_epoch, 2);
     assert_eq!(everywhere(&store.revocations(0, 10).await.unwrap()), [(1, None, user.account().0, 1)]);
     store.end_everywhere(bob, 20).await.unwrap();

@@ -25,7 +25,7 @@ async fn bob(store: &Store) -> UserId {
 /// Bob with a session whose token is 1.
 async fn signed_in(store: &Store) -> Actor {
     let user = bob(store).await;
-    Actor { user, session: store.begin_session(session(user, 1, token(1))).await.unwrap().id }
+    Actor::new(user, store.begin_session(session(user, 1, token(1))).await.unwrap().id)
 }
 
 async fn resume(store: &Store, shown: u8, successor: u8) -> Resumption {
@@ -41,8 +41,8 @@ pub(super) async fn a_user_has_one_session_and_its_number_is_never_used_again(on
     let user = bob(&opened.store).await;
     let first = opened.store.begin_session(session(user, 1, token(1))).await.unwrap();
     let second = opened.store.begin_session(session(user, 1, token(2))).await.unwrap();
-    let actor = Actor { user, session: second.id };
-    opened.store.end_session(Actor { user: UserId(99), session: second.id }).await.unwrap();
+    let actor = Actor::new(user, second.id);
+    opened.store.end_session(Actor::new(UserId(99), second.id)).await.unwrap();
     let opened = opened.reopen().await;
     let expected = Session { id: second.id, address: "10.0.0.1:5".into(), agent: "test".into(), since_ms: 10 };
     assert_eq!(opened.store.sessions(user).await, Ok(vec![expected]), "the later one replaces it");
@@ -120,7 +120,7 @@ pub(super) async fn no_write_outlives_its_session(on: Place) {
     let Opened { store, database: _database } = on.open().await;
     let [olga, bob] = members(&store, ["olga", "bob"]).await;
     let listing = list(&store, olga, "a").await.unwrap();
-    let foreign = Actor { user: olga.user, session: bob.session };
+    let foreign = Actor::new(olga.user, bob.session);
     store.end_session(olga).await.unwrap();
     let ended = StoreError::Refused(Refused::SessionEnded);
     for actor in [olga, foreign] {

@@ -1,6 +1,6 @@
 //! Announce keys, and the groups that admit ordinary clients with them.
 
-use super::{Result, groups, sessions};
+use super::{Result, groups};
 use crate::domain::{Quota, Refused, Standing};
 use crate::store::sql::{Tx, params};
 use crate::store::{
@@ -20,7 +20,6 @@ pub(in crate::store) fn set_stock_clients(
     on: bool,
     rule: &Rule,
 ) -> Result<GroupName> {
-    sessions::check(tx, actor)?;
     let found = groups::standing(tx, group, actor.user)?;
     rule(found.standing)?;
     tx.execute("UPDATE groups SET stock_clients = ?2 WHERE id = ?1", params![found.id.as_bytes(), on])?;
@@ -41,15 +40,8 @@ fn listing_facts(tx: Tx<'_>, listing: ListingId) -> Result<(GroupId, InfoHash, b
     facts.ok_or(StoreError::NotFound)
 }
 
-/// Makes a key of the next generation, with `new.secret` as the user's secret unless it has one.
-pub(in crate::store) fn create(
-    tx: Tx<'_>,
-    actor: Actor,
-    new: &NewKey,
-    rule: &Rule,
-    quota: QuotaRule,
-) -> Result<GrantedKey> {
-    sessions::check(tx, actor)?;
+/// Makes a key of the next generation, with `new.secret` as the user's secret unless it has one; returns its number.
+pub(in crate::store) fn create(tx: Tx<'_>, actor: Actor, new: &NewKey, rule: &Rule, quota: QuotaRule) -> Result<KeyId> {
     let user = actor.user.0;
     let (group, info_hash, admits) = listing_facts(tx, new.listing)?;
     let standing: Standing = groups::standing_in(tx, group, actor.user)?;
@@ -68,7 +60,7 @@ pub(in crate::store) fn create(
     )?;
     let key = AnnounceKey::derive(&secret, info_hash, generation);
     let of_group = (!standing.built_in).then_some(group);
-    let id = tx.query_one(
+    tx.query_one(
         "INSERT INTO announce_keys (user_id, group_id, listing_id, generation, digest, created_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id",
         params![
@@ -80,8 +72,20 @@ pub(in crate::store) fn create(
             new.at_ms,
         ],
         |row| row.get(0).map(KeyId),
+    )
+}
+
+/// A key of the user, derived again.
+pub(in crate::store) fn granted(tx: Tx<'_>, user: UserId, id: KeyId) -> Result<GrantedKey> {
+    let found = tx.query_optional(
+        "SELECT u.secret, l.info_hash, k.generation FROM announce_keys k JOIN users u ON u.id = k.user_id
+             JOIN listings l ON l.id = k.listing_id WHERE k.id = ?1 AND k.user_id = ?2",
+        params![id.0, user.0],
+        |row| Ok((Zeroizing::new(row.get(0)?), InfoHash(row.get(1)?), row.get(2)?)),
     )?;
-    Ok(GrantedKey { id, key })
+    // One that was made and has ended since.
+    let (secret, info_hash, generation) = found.ok_or(StoreError::Refused(Refused::NoSuchKey))?;
+    Ok(GrantedKey { id, key: AnnounceKey::derive(&secret, info_hash, generation) })
 }
 
 pub(in crate::store) fn of_user(tx: Tx<'_>, user: UserId) -> Result<Vec<KeyRow>> {
@@ -105,7 +109,6 @@ pub(in crate::store) fn of_user(tx: Tx<'_>, user: UserId) -> Result<Vec<KeyRow>>
 
 /// Ends a key of the actor.
 pub(in crate::store) fn revoke(tx: Tx<'_>, actor: Actor, id: KeyId) -> Result<()> {
-    sessions::check(tx, actor)?;
     let n = tx.execute("DELETE FROM announce_keys WHERE id = ?1 AND user_id = ?2", params![id.0, actor.user.0])?;
     if n == 0 { Err(StoreError::NotFound) } else { Ok(()) }
 }

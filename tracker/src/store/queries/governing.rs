@@ -1,6 +1,6 @@
 //! What members do to each other: removal, roles, ownership.
 
-use super::{Result, groups, listings, revocations, roles, sessions};
+use super::{Result, groups, listings, revocations, roles};
 use crate::domain::{Quota, Target};
 use crate::store::sql::{Tx, params};
 use crate::store::{Actor, Governed, GroupStanding, MemberRule, QuotaRule, Removed, StoreError, UserId};
@@ -16,7 +16,6 @@ fn permitted(
     subject: &UserName,
     rule: &MemberRule,
 ) -> Result<(GroupStanding, UserId)> {
-    sessions::check(tx, actor)?;
     let found = groups::standing(tx, group, actor.user)?;
     let account = tx.query_optional(
         "SELECT u.id, m.role FROM users u LEFT JOIN members m ON m.user_id = u.id AND m.group_id = ?1

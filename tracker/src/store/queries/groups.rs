@@ -1,7 +1,7 @@
 //! Groups, members and join requests.
 
-use super::{Result, governing, limit, revocations, roles, sessions};
-use crate::domain::{Candidate, Quota, Standing};
+use super::{Result, governing, limit, revocations, roles};
+use crate::domain::{Candidate, Quota, Refused, Standing};
 use crate::store::sql::{Row, Tx, params};
 use crate::store::{
     Actor, Decided, Departure, GroupStanding, QuotaRule, Requested, Rule, StoreError, Succession, UserId,
@@ -14,12 +14,10 @@ pub(in crate::store) fn create(
     tx: Tx<'_>,
     id: GroupId,
     name: &GroupName,
-    owner: Actor,
+    owner: UserId,
     at_ms: u64,
     quota: QuotaRule,
 ) -> Result<()> {
-    sessions::check(tx, owner)?;
-    let owner = owner.user;
     let n_owned = n_owned(tx, owner)?;
     tx.execute(
         "INSERT INTO groups (id, name, name_key, owner_id, created_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
@@ -109,7 +107,6 @@ pub(in crate::store) fn request(
     rule: &Rule,
     quota: QuotaRule,
 ) -> Result<Requested> {
-    sessions::check(tx, actor)?;
     let user = actor.user;
     let found = standing(tx, group, user)?;
     rule(found.standing)?;
@@ -149,8 +146,7 @@ pub(in crate::store) fn decide(
     accept: bool,
     at_ms: u64,
     rule: &Rule,
-) -> Result<Option<Decided>> {
-    sessions::check(tx, actor)?;
+) -> Result<Decided> {
     let found = standing(tx, group, actor.user)?;
     rule(found.standing)?;
     let request: Option<(i64, i64)> = tx.query_optional(
@@ -159,12 +155,12 @@ pub(in crate::store) fn decide(
         params![found.id.as_bytes(), &*subject.key()],
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    let Some((request, user)) = request else { return Ok(None) };
+    let (request, user) = request.ok_or(StoreError::Refused(Refused::NoSuchRequest))?;
     tx.execute("DELETE FROM join_requests WHERE id = ?1", params![request])?;
     if accept {
         add_member(tx, found.id, UserId(user), roles::MEMBER, at_ms)?;
     }
-    Ok(Some(Decided { group: found.name, user: UserId(user) }))
+    Ok(Decided { group: found.name, user: UserId(user) })
 }
 
 pub(in crate::store) fn leave(
@@ -176,7 +172,6 @@ pub(in crate::store) fn leave(
     succession: Succession,
 ) -> Result<Departure> {
     let place = revocations::take_place(tx)?;
-    sessions::check(tx, actor)?;
     let user = actor.user;
     let found = standing(tx, group, user)?;
     rule(found.standing)?;

@@ -2,8 +2,8 @@
 //!
 //! Writes run as if one after the other, in every database: the last sharer's leaving and a new share cannot cross.
 
-use super::{Result, groups, limit, roles, sessions};
-use crate::domain::{ListedFile, Quota, Standing};
+use super::{Result, groups, limit, roles};
+use crate::domain::{ListedFile, Quota, Refused, Standing};
 use crate::store::sql::{Row, Tx, Value, params};
 use crate::store::{Actor, EndedShare, FileRule, NewListing, QuotaRule, Rule, SharingFacts, StoreError, UserId};
 use mini_torrent_common::control::{INFO_PAGE_LENGTH, Listing, ListingDraft, ListingId, Role};
@@ -78,7 +78,6 @@ pub(in crate::store) fn list(
     rule: &Rule,
     quota: QuotaRule,
 ) -> Result<ListingId> {
-    sessions::check(tx, actor)?;
     let uploader = actor.user;
     rule(groups::standing_in(tx, new.group, uploader)?)?;
     let sql = "SELECT COUNT(*), CAST(COALESCE(SUM(info_length), 0) AS BIGINT) FROM listings WHERE uploader_id = ?1";
@@ -138,7 +137,6 @@ pub(in crate::store) fn add_share(
     rule: &Rule,
     quota: QuotaRule,
 ) -> Result<bool> {
-    sessions::check(tx, actor)?;
     let user = actor.user;
     let group = group_of(tx, listing)?;
     rule(groups::standing_in(tx, group, user)?)?;
@@ -146,13 +144,12 @@ pub(in crate::store) fn add_share(
 }
 
 pub(in crate::store) fn end_share(tx: Tx<'_>, listing: ListingId, actor: Actor, rule: &Rule) -> Result<EndedShare> {
-    sessions::check(tx, actor)?;
     let user = actor.user;
     let group = group_of(tx, listing)?;
     rule(groups::standing_in(tx, group, user)?)?;
     let n = tx.execute("DELETE FROM shares WHERE listing_id = ?1 AND user_id = ?2", params![listing.0, user.0])?;
     if n == 0 {
-        return Ok(EndedShare::WasNone);
+        return Err(StoreError::Refused(Refused::NotSharing));
     }
     let sql = "DELETE FROM listings WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM shares WHERE listing_id = ?1)";
     let n = tx.execute(sql, params![listing.0])?;
@@ -167,7 +164,6 @@ pub(in crate::store) fn remove_file(
     file: &FileName,
     rule: &FileRule,
 ) -> Result<ListingId> {
-    sessions::check(tx, actor)?;
     let found = groups::standing(tx, group, actor.user)?;
     let listed = tx.query_optional(
         "SELECT l.id, l.uploader_id = ?3,

@@ -8,6 +8,7 @@ pub(super) mod governing;
 pub(super) mod groups;
 pub(super) mod listings;
 pub(super) mod online;
+pub(super) mod operations;
 pub(super) mod revocations;
 mod roles;
 pub(super) mod sessions;

@@ -1,6 +1,6 @@
 //! Sessions and their tokens. A user has one session; a token has one successor, and so on.
 
-use super::{Result, announce_keys, limit, revocations};
+use super::{Result, announce_keys, limit, operations, revocations};
 use crate::domain::Refused;
 use crate::limits;
 use crate::store::sql::{Row, Tx, params};
@@ -76,7 +76,7 @@ struct Found {
 fn read_found(row: Row<'_>) -> Result<Found> {
     Ok(Found {
         state: row.get(0)?,
-        actor: Actor { session: SessionId(row.get(1)?), user: UserId(row.get(2)?) },
+        actor: Actor::new(UserId(row.get(2)?), SessionId(row.get(1)?)),
         name: row.name(3)?,
         key: PublicKey(row.get(4)?),
         expires_ms: row.get(5)?,
@@ -162,5 +162,6 @@ pub(in crate::store) fn keep(tx: Tx<'_>, live: &[SessionId], now_ms: u64, expire
         tx.execute("UPDATE sessions SET expires_ms = ?2 WHERE id = ?1", params![session.0, expires_ms])?;
     }
     tx.execute("DELETE FROM sessions WHERE expires_ms <= ?1", params![now_ms])?;
+    operations::forget_old(tx, now_ms)?;
     revocations::forget_old(tx, now_ms)
 }
