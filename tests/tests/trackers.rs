@@ -23,7 +23,11 @@ struct Two {
 
 fn two() -> Two {
     let mut deployment = Deployment::of(programs!(), 1);
-    let second = deployment.tracker.start_beside(2);
+    let mut second = deployment.tracker.start_beside(2);
+    let ann = deployment.clients[0].address().to_string();
+    eventually("the second tracker knows who is at the first", || {
+        second.console("peerinfo").iter().any(|line| line.contains(&ann)).then_some(())
+    });
     let bob = member_at(&mut deployment, &second, "bob");
     Two { deployment, second, bob }
 }
@@ -98,7 +102,7 @@ fn c12_the_order_of_the_trackers_makes_no_difference() {
     let second = deployment.tracker.start_beside(2);
     let addresses = [deployment.tracker.address(), second.address()];
     let swapped = [addresses[1], addresses[0]];
-    let mut lists = Vec::new();
+    let mut lists: Vec<Value> = Vec::new();
     for (user, trackers) in [("bob", addresses), ("cid", swapped)] {
         let info = info_file(&deployment.scene, user, &trackers);
         let mut client = Client::start_with(&deployment.scene, &info, ClientSettings::new(user));
@@ -111,10 +115,12 @@ fn c12_the_order_of_the_trackers_makes_no_difference() {
     let file = random_file(ann.path("file"), 1000, 3);
     ann.upload(&file, GROUP);
     ann.wait_seeders(GROUP, "file", 1);
-    for client in [bob, cid] {
+    for client in [&mut *bob, &mut *cid] {
         soon(client, "file", &json!([1, 0]));
-        client.download(GROUP, "file");
         lists.push(client.expect_ok("list_groups"));
+    }
+    for client in [bob, cid] {
+        client.download(GROUP, "file");
     }
     assert_eq!(lists[0], lists[1]);
     let [ann, ..] = deployment.some::<3>();
