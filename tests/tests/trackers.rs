@@ -5,7 +5,8 @@
 use mini_torrent_tests::client::{ClientSettings, password_of};
 use mini_torrent_tests::files::random_file;
 use mini_torrent_tests::tracker::info_file;
-use mini_torrent_tests::{Client, Deployment, GROUP, Tracker, eventually, eventually_within, programs};
+use mini_torrent_tests::{Client, Deployment, GROUP, Tracker, eventually, eventually_within, holds_for, programs};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -176,4 +177,32 @@ fn a_number_is_used_once() {
     // However it ended, it may start again at once.
     deployment.tracker.kill();
     deployment.tracker.start_again();
+}
+
+/// A tracker that stood still is dead to the other one; when it goes on, it brings nobody back.
+#[test]
+fn a_stopped_tracker_serves_nothing_stale_when_it_goes_on() {
+    let Two { mut deployment, mut second, mut bob } = two();
+    let ann = &mut deployment.clients[0];
+    let file = random_file(bob.path("file"), 1000, 5);
+    bob.upload(&file, GROUP);
+    bob.wait_seeders(GROUP, "file", 1);
+    soon(ann, "file", &json!([1, 0]));
+    ann.download(GROUP, "file");
+    soon(ann, "file", &json!([2, 0]));
+    second.running_mut().signal(Signal::STOP);
+    bob.kill();
+    eventually_within(Duration::from_secs(13), "bob is gone", || (counts(ann, "file") == json!([1, 0])).then_some(()));
+    ann.expect_ok(&format!("stop_share {GROUP} file"));
+    // So that nothing but its own look tells the second tracker what happened.
+    ann.kill();
+    eventually("ann's connection is lost", || {
+        (deployment.tracker.console("fileinfo file").iter().all(|line| !line.contains("seeder"))).then_some(())
+    });
+    second.running_mut().signal(Signal::CONT);
+    let lines = second.console("peerinfo").join("\n");
+    assert!(!lines.contains("ann"), "{lines}");
+    holds_for(Duration::from_secs(3), "nobody is back", || {
+        deployment.tracker.console("peerinfo").iter().all(|line| !line.contains("bob"))
+    });
 }
