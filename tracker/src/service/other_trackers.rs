@@ -23,6 +23,8 @@ pub(super) struct OtherTrackers {
     looked: Mutex<Moment>,
     /// Rung by each look.
     has_looked: Notify,
+    /// Rung when somebody waits for a look.
+    look: Notify,
     following: tokio::sync::Mutex<Following>,
 }
 
@@ -69,7 +71,13 @@ impl OtherTrackers {
             forgotten: 0,
         };
         let run = Run { tracker: number, id: RunId(rand::rng().random()) };
-        Self { run, looked: clock.now().into(), has_looked: Notify::new(), following: following.into() }
+        Self {
+            run,
+            looked: clock.now().into(),
+            has_looked: Notify::new(),
+            look: Notify::new(),
+            following: following.into(),
+        }
     }
 
     fn looked(&self) -> MutexGuard<'_, Moment> {
@@ -137,7 +145,10 @@ impl Service {
                 Err(StoreError::NotFound) => return,
                 Err(error) => tracing::warn!(%error, "the other trackers cannot be followed"),
             }
-            self.clock.sleep(limits::FOLLOW_INTERVAL).await;
+            tokio::select! {
+                () = self.clock.sleep(limits::FOLLOW_INTERVAL) => {}
+                () = self.others.look.notified() => {}
+            }
         }
     }
 
@@ -164,6 +175,7 @@ impl Service {
     pub(crate) async fn catch_up(&self) {
         let looks = self.others.has_looked.notified();
         if self.others.stood_still(self.clock.now()) {
+            self.others.look.notify_one();
             self.clock.within(limits::CATCH_UP, looks).await;
         }
     }
