@@ -5,7 +5,8 @@
 use mini_torrent_tests::client::{ClientSettings, password_of};
 use mini_torrent_tests::files::random_file;
 use mini_torrent_tests::tracker::info_file;
-use mini_torrent_tests::{Client, Deployment, GROUP, Tracker, eventually, eventually_within, programs};
+use mini_torrent_tests::{Client, Deployment, GROUP, Tracker, eventually, eventually_within, holds_for, programs};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -23,7 +24,11 @@ struct Two {
 
 fn two() -> Two {
     let mut deployment = Deployment::of(programs!(), 1);
-    let second = deployment.tracker.start_beside(2);
+    let mut second = deployment.tracker.start_beside(2);
+    let ann = deployment.clients[0].address().to_string();
+    eventually("the second tracker knows who is at the first", || {
+        second.console("peerinfo").iter().any(|line| line.contains(&ann)).then_some(())
+    });
     let bob = member_at(&mut deployment, &second, "bob");
     Two { deployment, second, bob }
 }
@@ -98,7 +103,7 @@ fn c12_the_order_of_the_trackers_makes_no_difference() {
     let second = deployment.tracker.start_beside(2);
     let addresses = [deployment.tracker.address(), second.address()];
     let swapped = [addresses[1], addresses[0]];
-    let mut lists = Vec::new();
+    let mut lists: Vec<Value> = Vec::new();
     for (user, trackers) in [("bob", addresses), ("cid", swapped)] {
         let info = info_file(&deployment.scene, user, &trackers);
         let mut client = Client::start_with(&deployment.scene, &info, ClientSettings::new(user));
@@ -111,10 +116,12 @@ fn c12_the_order_of_the_trackers_makes_no_difference() {
     let file = random_file(ann.path("file"), 1000, 3);
     ann.upload(&file, GROUP);
     ann.wait_seeders(GROUP, "file", 1);
-    for client in [bob, cid] {
+    for client in [&mut *bob, &mut *cid] {
         soon(client, "file", &json!([1, 0]));
-        client.download(GROUP, "file");
         lists.push(client.expect_ok("list_groups"));
+    }
+    for client in [bob, cid] {
+        client.download(GROUP, "file");
     }
     assert_eq!(lists[0], lists[1]);
     let [ann, ..] = deployment.some::<3>();
@@ -170,4 +177,32 @@ fn a_number_is_used_once() {
     // However it ended, it may start again at once.
     deployment.tracker.kill();
     deployment.tracker.start_again();
+}
+
+/// A tracker that stood still is dead to the other one; when it goes on, it brings nobody back.
+#[test]
+fn a_stopped_tracker_serves_nothing_stale_when_it_goes_on() {
+    let Two { mut deployment, mut second, mut bob } = two();
+    let ann = &mut deployment.clients[0];
+    let file = random_file(bob.path("file"), 1000, 5);
+    bob.upload(&file, GROUP);
+    bob.wait_seeders(GROUP, "file", 1);
+    soon(ann, "file", &json!([1, 0]));
+    ann.download(GROUP, "file");
+    soon(ann, "file", &json!([2, 0]));
+    second.running_mut().signal(Signal::STOP);
+    bob.kill();
+    eventually_within(Duration::from_secs(13), "bob is gone", || (counts(ann, "file") == json!([1, 0])).then_some(()));
+    ann.expect_ok(&format!("stop_share {GROUP} file"));
+    // So that nothing but its own look tells the second tracker what happened.
+    ann.kill();
+    eventually("ann's connection is lost", || {
+        (deployment.tracker.console("fileinfo file").iter().all(|line| !line.starts_with("  "))).then_some(())
+    });
+    second.running_mut().signal(Signal::CONT);
+    let lines = second.console("peerinfo").join("\n");
+    assert!(!lines.contains("ann"), "{lines}");
+    holds_for(Duration::from_secs(3), "nobody is back", || {
+        deployment.tracker.console("peerinfo").iter().all(|line| !line.contains("bob"))
+    });
 }

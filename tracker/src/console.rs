@@ -53,6 +53,7 @@ impl Console {
                 output::prompt(&self.prompt());
             }
             let Some(line) = lines.recv().await else { return };
+            self.service.catch_up().await;
             let answer = self.answer(&line).await;
             if !answer.is_empty() {
                 output::line(&answer);

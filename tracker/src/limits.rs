@@ -214,6 +214,8 @@ pub(crate) const LOOKS_FOR_OWN_NUMBER: usize = 10;
 pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(10);
 /// A tracker that has not looked for this long was stopped: its own rows are void.
 pub(crate) const STOPPED_AFTER: Duration = Duration::from_secs(5);
+/// How long a request waits for a tracker that was stopped to look what happened meanwhile.
+pub(crate) const CATCH_UP: Duration = Duration::from_secs(1);
 /// Other trackers that one tracker follows.
 pub(crate) const MAX_OTHER_TRACKERS: usize = 64;
 /// Rows of each kind that one batch writes.

@@ -89,7 +89,7 @@ async fn serve(
     let (mut frames, mut sink) = (FramedRead::new(read, codec()), FramedWrite::new(write, codec()));
     while let Some(Ok(message)) = frames.next().await {
         let ClientMessage::Request { id, once, body } = message else {
-            let welcome = Welcome { version: 1, time_ms: 1, address: "127.0.0.1:9".parse().unwrap() };
+            let welcome = Welcome { version: 1, time_ms: 1, up_s: 1, address: "127.0.0.1:9".parse().unwrap() };
             sink.send(TrackerMessage::Welcome(welcome)).await.unwrap();
             continue;
         };

@@ -14,12 +14,17 @@ use mini_torrent_common::control::{Event, ListingId};
 use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// What this tracker knows of the others, and what they know of it.
 pub(super) struct OtherTrackers {
     run: Run,
-    /// When the last round began.
+    /// When the last look at the others ended.
     looked: Mutex<Moment>,
+    /// Rung by each look.
+    has_looked: Notify,
+    /// Rung when somebody waits for a look.
+    look: Notify,
     following: tokio::sync::Mutex<Following>,
 }
 
@@ -66,7 +71,13 @@ impl OtherTrackers {
             forgotten: 0,
         };
         let run = Run { tracker: number, id: RunId(rand::rng().random()) };
-        Self { run, looked: clock.now().into(), following: following.into() }
+        Self {
+            run,
+            looked: clock.now().into(),
+            has_looked: Notify::new(),
+            look: Notify::new(),
+            following: following.into(),
+        }
     }
 
     fn looked(&self) -> MutexGuard<'_, Moment> {
@@ -134,7 +145,10 @@ impl Service {
                 Err(StoreError::NotFound) => return,
                 Err(error) => tracing::warn!(%error, "the other trackers cannot be followed"),
             }
-            self.clock.sleep(limits::FOLLOW_INTERVAL).await;
+            tokio::select! {
+                () = self.clock.sleep(limits::FOLLOW_INTERVAL) => {}
+                () = self.others.look.notified() => {}
+            }
         }
     }
 
@@ -150,17 +164,19 @@ impl Service {
             tracing::warn!("this tracker stood still; what it wrote for the others is void");
             following.anew = true;
         }
-        *self.others.looked() = now;
-        self.follow_others(&mut following).await?;
+        let followed = self.follow_others(&mut following).await;
+        *self.others.looked() = self.clock.now();
+        self.others.has_looked.notify_waiters();
+        followed?;
         self.write_for_others(&mut following).await
     }
 
     /// Who was stopped looks what happened meanwhile before it answers anybody.
     pub(crate) async fn catch_up(&self) {
-        if self.others.stood_still(self.clock.now())
-            && let Err(error) = self.keep_step().await
-        {
-            tracing::warn!(%error, "what happened meanwhile cannot be seen");
+        let looks = self.others.has_looked.notified();
+        if self.others.stood_still(self.clock.now()) {
+            self.others.look.notify_one();
+            self.clock.within(limits::CATCH_UP, looks).await;
         }
     }
 
