@@ -46,13 +46,12 @@ pub(in crate::store) fn outcome<T: DeserializeOwned>(
 ) -> Result<Option<T>> {
     let sql = "SELECT kind, outcome FROM done_operations WHERE owner = ?1 AND operation = ?2";
     let (owner, id) = (owner.bytes(), once.id);
-    let done = tx.query_optional(sql, params![&*owner, id.as_bytes()], |row| {
+    tx.query_optional(sql, params![&*owner, id.as_bytes()], |row| {
         if row.get::<i64>(0)? != kind as i64 {
             return Err(StoreError::Refused(Refused::Usage("something else was done under this name")));
         }
         postcard::from_bytes(row.get(1)?).map_err(|error| damaged(format_args!("an outcome: {error}")))
-    });
-    done
+    })
 }
 
 fn note(tx: Tx<'_>, owner: &[u8], once: Once, kind: OperationKind, outcome: &impl Serialize) -> Result<()> {
