@@ -30,7 +30,7 @@ const fn numbered(name: &'static str, columns: &'static [&'static str]) -> Table
     Table { name, columns, n_keys: 1, is_numbered: true }
 }
 
-const TABLES: [Table; 15] = [
+const TABLES: [Table; 16] = [
     table("meta", 1, &["name", "value"]),
     numbered(
         "users",
@@ -88,6 +88,7 @@ const TABLES: [Table; 15] = [
             "used_ms",
         ],
     ),
+    table("done_operations", 2, &["owner", "operation", "kind", "outcome", "at_ms"]),
     // The last one, for the others raise it.
     table("admitted_changes", 1, &["id", "number"]),
 ];

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::postgres_server;
-use crate::store::{Actor, NewKey, NewListing, NewSession, SessionId, Store, StoredTicketKey, UserId};
+use crate::store::{Actor, NewKey, NewListing, NewSession, Once, SessionId, Store, StoredTicketKey, UserId};
 use mini_torrent_common::control::{INFO_PAGE_LENGTH, ListingDraft, ListingId};
-use mini_torrent_common::hash::{GroupId, InfoHash, Sha1Hash};
+use mini_torrent_common::hash::{GroupId, InfoHash, OperationId, Sha1Hash};
 use mini_torrent_common::tls::{Fingerprint, PublicKey};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,7 +27,7 @@ async fn signed_in(store: &Store, name: &str) -> Actor {
         since_ms: 10,
         expires_ms: 100,
     };
-    Actor { user, session: store.begin_session(session).await.unwrap().id }
+    Actor::new(user, store.begin_session(session).await.unwrap().id)
 }
 
 async fn list(store: &Store, actor: Actor, name: &str, n_bytes: usize) -> ListingId {
@@ -50,7 +50,8 @@ async fn fill(store: &Store) -> ListingId {
     let [olga, bob, eve] =
         [signed_in(store, "olga").await, signed_in(store, "Bob").await, signed_in(store, "eve").await];
     let lab = || "Lab".parse().unwrap();
-    store.create_group(LAB, lab(), olga, 6, |_, _| Ok(())).await.unwrap();
+    let named = Actor { once: Some(Once { id: OperationId([6; 16]), at_ms: 6 }), ..olga };
+    store.create_group(LAB, lab(), named, 6, |_, _| Ok(())).await.unwrap();
     for actor in [bob, eve] {
         store.request_to_join(lab(), actor, 7, Box::new(|_| Ok(())), |_, _| Ok(())).await.unwrap();
     }
@@ -83,7 +84,7 @@ async fn goes_on(location: &Location, last: ListingId) {
     let olga = store.account("OLGA".parse().unwrap()).await.unwrap().unwrap();
     assert_eq!((olga.name.as_str(), olga.password_hash.as_str()), ("olga", "hash of olga"));
     let session = store.sessions(olga.id).await.unwrap()[0].id;
-    let listing = list(&store, Actor { user: olga.id, session }, "new", 10).await;
+    let listing = list(&store, Actor::new(olga.id, session), "new", 10).await;
     assert!(listing > last, "{listing:?} is not used twice");
     assert_eq!(store.last_revocation().await, Ok(1));
     store.lock_user("eve".parse().unwrap(), 20).await.unwrap();
@@ -140,7 +141,7 @@ async fn a_backup_is_one_private_file_of_a_live_store() {
         let place = tempfile::tempdir().unwrap();
         let path = place.path().join("backup.db");
         crate::store::back_up(&from, &path).await.unwrap();
-        list(&store, Actor { user: UserId(1), session: SessionId(1) }, "later", 10).await;
+        list(&store, Actor::new(UserId(1), SessionId(1)), "later", 10).await;
         let names: Vec<_> = std::fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, ["backup.db"]);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o077, 0);
