@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 const URL: &str = "MINI_TORRENT_TEST_POSTGRES_URL";
+const MISSING: &str = "no PostgreSQL here; install Debian's postgresql or set MINI_TORRENT_TEST_POSTGRES_URL";
 const SUPERUSER: &str = "mini_torrent";
 
 /// Obeys lines on its standard input, until that ends with the process that tests: then server and files go.
@@ -71,7 +73,7 @@ pub fn shared() -> Option<&'static Server> {
         Err(_) => Server::start(),
     });
     if shared.is_none() {
-        skipped();
+        skipped(MISSING);
     }
     shared.as_ref()
 }
@@ -80,16 +82,15 @@ pub fn shared() -> Option<&'static Server> {
 pub fn own() -> Option<&'static Server> {
     let server = Server::start();
     if server.is_none() {
-        skipped();
+        skipped(MISSING);
     }
     server.map(|server| &*Box::leak(Box::new(server)))
 }
 
-/// Around the test harness, which keeps what passing tests say to itself.
-fn skipped() {
+/// Says that a test is skipped, around the test harness, which keeps what passing tests say to itself.
+pub fn skipped(why: &str) {
     let name = std::thread::current().name().unwrap_or_default().to_owned();
-    let text = format!("SKIPPED {name}: no PostgreSQL here; install Debian's postgresql or set {URL}\n");
-    let _ = std::io::stderr().write_all(text.as_bytes());
+    let _ = std::io::stderr().write_all(format!("SKIPPED {name}: {why}\n").as_bytes());
 }
 
 impl Server {
@@ -155,9 +156,13 @@ impl Server {
         assert_eq!(self.keeper().lock().expect("no panic").start(), "done");
     }
 
-    /// Where its sockets and, in `data`, its settings are. They belong to its user.
-    pub fn directory(&self) -> PathBuf {
-        self.keeper().lock().expect("no panic").directory.clone()
+    /// Writes a file that only the server's user may read into the directory of its data.
+    pub fn put(&self, name: &str, content: &[u8]) {
+        let path = self.keeper().lock().expect("no panic").directory.join("data").join(name);
+        let owner = path.parent().expect("it has one").metadata().expect("it is there");
+        std::fs::write(&path, content).expect("a file of the server");
+        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).expect("its owner");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("its mode");
     }
 
     fn keeper(&self) -> &Mutex<Keeper> {
@@ -218,7 +223,7 @@ fn programs() -> Option<PathBuf> {
 
 /// Whom PostgreSQL runs as when we are root, which it refuses to be.
 fn somebody_else() -> Option<(u32, u32)> {
-    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let users = std::fs::read_to_string(Path::new("/etc/passwd")).unwrap_or_default();
     let numbers = |name: &str| {
         let mut fields = users.lines().find(|line| line.split(':').next() == Some(name))?.split(':').skip(2);

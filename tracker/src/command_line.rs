@@ -2,10 +2,10 @@
 
 use crate::clock::Clock;
 use crate::console::Console;
+use crate::maintenance::Task;
 use crate::port::{Port, listen as listen_on};
 use crate::settings::{Listen, Registration, Settings, SettingsError};
 use crate::start::{Config, StartError, Tracker};
-use crate::store::Location;
 use crate::{log, output};
 use mini_torrent_common::error_code::ErrorCode;
 use rustix::fs::Mode;
@@ -30,8 +30,8 @@ pub fn run_from_command_line() -> ExitCode {
     // What this process makes is its own, whoever makes it: the appender of the log knows no modes.
     umask(Mode::RWXG | Mode::RWXO);
     let kept_private = keep_memory_private();
-    let settings = match Settings::read(std::env::args_os()) {
-        Ok(settings) => settings,
+    let work = match Work::read() {
+        Ok(work) => work,
         Err(SettingsError::Shown(text)) => {
             output::line(text.trim_end());
             return ExitCode::SUCCESS;
@@ -42,11 +42,29 @@ pub fn run_from_command_line() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&(ErrorCode::Io, error.to_string())),
     };
-    let ended = runtime.block_on(run(settings, kept_private));
+    let ended = match work {
+        Work::Serve(settings) => runtime.block_on(run(*settings, kept_private)),
+        Work::Maintain(task) => runtime.block_on(task.run()).map(|()| 0),
+    };
     runtime.shutdown_timeout(LAST_WAIT);
     match ended {
         Ok(status) => ExitCode::from(status),
         Err(failure) => fail(&failure),
+    }
+}
+
+/// What the program was started for.
+enum Work {
+    Serve(Box<Settings>),
+    Maintain(Task),
+}
+
+impl Work {
+    fn read() -> Result<Self, SettingsError> {
+        match Task::is_named_by(std::env::args_os().nth(1)) {
+            true => Task::read(std::env::args_os()).map(Self::Maintain),
+            false => Settings::read(std::env::args_os()).map(Box::new).map(Self::Serve),
+        }
     }
 }
 
@@ -56,7 +74,8 @@ fn keep_memory_private() -> io::Result<()> {
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
 }
 
-type Failure = (ErrorCode, String);
+/// An error code and what is wrong.
+pub(crate) type Failure = (ErrorCode, String);
 
 fn fail((code, text): &Failure) -> ExitCode {
     output::error(code, text);
@@ -76,7 +95,7 @@ async fn run(settings: Settings, kept_private: io::Result<()>) -> Result<u8, Fai
     let config = Config {
         number: settings.number,
         data_directory: settings.data_directory.clone(),
-        database: Location::within(&settings.data_directory),
+        database: settings.database.clone(),
         registration_open: settings.registration == Registration::Open,
         public_group: settings.public_group,
         open_public: settings.open_public,

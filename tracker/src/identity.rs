@@ -81,10 +81,20 @@ pub(crate) fn load_or_create(directory: &Path, known: Option<Fingerprint>) -> Re
         (Err(error), _) => return Err(failed(error)),
     };
     let identity = Identity::from_seed(&seed).map_err(|_| IdentityError::Malformed(path.clone()))?;
-    let found = identity.public().fingerprint();
+    check(directory, identity.public().fingerprint(), known)?;
+    Ok(identity)
+}
+
+/// Whether our key is the one that the store knows, if it knows one.
+///
+/// # Errors
+/// When it is another one.
+pub(crate) fn check(directory: &Path, found: Fingerprint, known: Option<Fingerprint>) -> Result<(), IdentityError> {
     match known {
-        Some(expected) if expected != found => Err(IdentityError::Another { path, found, expected }),
-        _ => Ok(identity),
+        Some(expected) if expected != found => {
+            Err(IdentityError::Another { path: directory.join(FILE_NAME), found, expected })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -17,6 +17,7 @@ mod identity;
 mod keys;
 mod limits;
 mod log;
+mod maintenance;
 mod metrics;
 mod output;
 mod passwords;

@@ -187,6 +187,16 @@ pub(crate) const DATABASE_CONNECTIONS: usize = 8;
 pub(crate) const DATABASE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long one statement may take in the database, its locks included.
 pub(crate) const STATEMENT_DEADLINE: Duration = Duration::from_secs(5);
+/// The same while a whole store is copied.
+pub(crate) const COPY_DEADLINE: Duration = Duration::from_secs(3600);
+/// Rows of a table that are copied in one step.
+pub(crate) const COPIED_ROWS: usize = 1000;
+/// The same of the one whose rows are up to 512 KiB long.
+pub(crate) const COPIED_CHUNKS: usize = 16;
+/// Such steps that wait to be written.
+pub(crate) const MAX_COPIED_PAGES: usize = 2;
+/// Rows that one statement of a copy writes.
+pub(crate) const ROWS_PER_INSERT: usize = 50;
 /// How often a transaction that crossed others is begun.
 pub(crate) const MAX_TRANSACTION_ATTEMPTS: u32 = 50;
 /// Longest wait before a transaction is begun again.

@@ -11,6 +11,12 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt};
 
+/// What goes wrong in a task that keeps no log of its own.
+pub(crate) fn begin_on_stderr() {
+    let to_stderr = fmt::layer().with_writer(io::stderr).with_ansi(false).without_time().with_filter(LevelFilter::WARN);
+    let _ = tracing_subscriber::registry().with(to_stderr).try_init();
+}
+
 /// Starts logging; the guard writes out what is left when it is dropped.
 ///
 /// # Errors

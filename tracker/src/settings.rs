@@ -1,14 +1,20 @@
 //! What the operator sets: flags over environment over file.
 
-use clap::{Parser, ValueEnum};
+use crate::store::Location;
+use clap::{Args, Parser, ValueEnum};
 use mini_torrent_common::tracker_info;
 use serde::Deserialize;
 use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
 
 const ENVIRONMENT: &str = "MINI_TRACKER_";
+
+/// The data directory's name unless another one is set.
+pub(crate) const DATA_DIRECTORY: &str = "mini-tracker.data";
 
 /// The tracker of Mini-Torrent: keeps accounts, groups and listings, and tells the members' clients where to
 /// find each other. It never sees the content of a file.
@@ -17,8 +23,11 @@ const ENVIRONMENT: &str = "MINI_TRACKER_";
 /// input; `help` lists them. Everything that it acknowledged survives any kind of end.
 #[derive(Debug, Parser)]
 #[command(name = "mini-tracker", version)]
-#[command(after_help = "Several trackers on one host share one data directory. The deployment's key is in \
-    identity.key there; its fingerprint is printed at the start, for users to compare.\n\n\
+#[command(after_help = "Several trackers on one host share one data directory; on several hosts they share a \
+    PostgreSQL database. The deployment's key is in identity.key in the data directory, to be copied to every host; \
+    its fingerprint is printed at the start, for users to compare.\n\n\
+    mini-tracker backup --help         writes a copy of the database into a file, also while trackers run\n\
+    mini-tracker migrate-store --help  moves everything into another database\n\n\
     Examples:\n  mini-tracker tracker_info.txt 1\n  mini-tracker tracker_info.txt 2 --data-dir /srv/tracker \
     --registration closed")]
 struct Arguments {
@@ -30,9 +39,12 @@ struct Arguments {
     #[arg(value_name = "TRACKER_NUMBER")]
     number: u32,
 
-    /// Where database, key and log are [default: mini-tracker.data beside the tracker info file]
+    /// Where key, log and, by default, the database are [default: mini-tracker.data beside the tracker info file]
     #[arg(long, value_name = "DIR", env = "MINI_TRACKER_DATA_DIR")]
     data_dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    database: DatabaseArguments,
 
     /// Whether strangers may create accounts [default: open]
     #[arg(long, value_enum, value_name = "WHO", env = "MINI_TRACKER_REGISTRATION")]
@@ -61,7 +73,7 @@ struct Arguments {
     #[arg(short, long)]
     verbose: bool,
 
-    /// A settings file (TOML) with the keys data_dir, registration, public, open_public, log_format, log
+    /// A settings file (TOML) with the keys data_dir, database, database_file, registration, public, open_public, log_format, log
     #[arg(long, value_name = "FILE", env = "MINI_TRACKER_CONFIG")]
     config: Option<PathBuf>,
 
@@ -70,10 +82,28 @@ struct Arguments {
     listen: Option<SocketAddr>,
 }
 
+/// Which database.
+#[derive(Debug, Args)]
+pub(crate) struct DatabaseArguments {
+    /// The database: sqlite:PATH or postgres://USER@HOST/NAME [default: tracker.db in the data directory]
+    ///
+    /// Trackers on several hosts share a PostgreSQL database. A host that is not this machine is spoken to by TLS
+    /// alone, and its certificate is checked: against the system's authorities, or with ?sslrootcert=FILE in the URL
+    /// against those in a file.
+    #[arg(long, value_name = "WHERE", env = "MINI_TRACKER_DATABASE", hide_env_values = true)]
+    database: Option<String>,
+
+    /// A file with that on its only line: keeps a password off the command line
+    #[arg(long, value_name = "FILE", env = "MINI_TRACKER_DATABASE_FILE")]
+    database_file: Option<PathBuf>,
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FileSettings {
     data_dir: Option<PathBuf>,
+    database: Option<String>,
+    database_file: Option<PathBuf>,
     registration: Option<Registration>,
     public: Option<bool>,
     open_public: Option<bool>,
@@ -117,8 +147,10 @@ pub(crate) struct Settings {
     pub number: u32,
     /// Where to listen.
     pub listen: Listen,
-    /// Where database, key and log are.
+    /// Where key and log are.
     pub data_directory: PathBuf,
+    /// Where the database is.
+    pub database: Location,
     /// Who may create accounts.
     pub registration: Registration,
     /// Whether the built-in group is there.
@@ -148,17 +180,26 @@ impl Settings {
     /// # Errors
     /// One line that names what is wrong, or the help that was asked for.
     pub(crate) fn read(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Self, SettingsError> {
-        let arguments = Arguments::try_parse_from(arguments).map_err(|error| match error.use_stderr() {
-            true => SettingsError::Wrong(one_line(&error.to_string())),
-            false => SettingsError::Shown(error.to_string()),
-        })?;
-        check_environment(std::env::vars_os().map(|(name, _)| name)).map_err(SettingsError::Wrong)?;
+        let arguments: Arguments = parse(arguments)?;
         let file = match &arguments.config {
             Some(path) => read_file(path).map_err(SettingsError::Wrong)?,
             None => FileSettings::default(),
         };
         merge(arguments, file).map_err(SettingsError::Wrong)
     }
+}
+
+/// What the command line says, with the environment, which is checked.
+///
+/// # Errors
+/// One line that names what is wrong, or the help that was asked for.
+pub(crate) fn parse<T: Parser>(arguments: impl IntoIterator<Item = std::ffi::OsString>) -> Result<T, SettingsError> {
+    let parsed = T::try_parse_from(arguments).map_err(|error| match error.use_stderr() {
+        true => SettingsError::Wrong(one_line(&error.to_string())),
+        false => SettingsError::Shown(error.to_string()),
+    })?;
+    check_environment(std::env::vars_os().map(|(name, _)| name)).map_err(SettingsError::Wrong)?;
+    Ok(parsed)
 }
 
 fn merge(arguments: Arguments, file: FileSettings) -> Result<Settings, String> {
@@ -174,13 +215,17 @@ fn merge(arguments: Arguments, file: FileSettings) -> Result<Settings, String> {
         Some(address) => Listen::Address(address),
         None => Listen::Host(tracker.host.clone(), tracker.port),
     };
+    let beside_info = || info.parent().unwrap_or(Path::new("")).join(DATA_DIRECTORY);
+    let data_directory = arguments.data_dir.or(file.data_dir).unwrap_or_else(beside_info);
+    let database = match arguments.database.location()? {
+        Some(database) => Some(database),
+        None => location(file.database.as_deref(), file.database_file.as_deref())?,
+    };
     Ok(Settings {
         number: arguments.number,
         listen,
-        data_directory: arguments
-            .data_dir
-            .or(file.data_dir)
-            .unwrap_or_else(|| info.parent().unwrap_or(Path::new("")).join("mini-tracker.data")),
+        database: database.unwrap_or_else(|| Location::within(&data_directory)),
+        data_directory,
         registration: arguments.registration.or(file.registration).unwrap_or(Registration::Open),
         public_group: !arguments.no_public && file.public.unwrap_or(true),
         open_public: arguments.open_public || file.open_public.unwrap_or(false),
@@ -188,6 +233,32 @@ fn merge(arguments: Arguments, file: FileSettings) -> Result<Settings, String> {
         log: arguments.log.or(file.log).unwrap_or_else(|| "info".into()),
         verbose: arguments.verbose,
     })
+}
+
+impl DatabaseArguments {
+    /// The database, if one is named.
+    pub(crate) fn location(&self) -> Result<Option<Location>, String> {
+        location(self.database.as_deref(), self.database_file.as_deref())
+    }
+}
+
+/// The database that is named here or in a file, if it is at all.
+pub(crate) fn location(named: Option<&str>, in_a_file: Option<&Path>) -> Result<Option<Location>, String> {
+    match (named, in_a_file) {
+        (Some(_), Some(_)) => Err("the database is named twice: here, and in a file".into()),
+        (Some(text), None) => Location::parse(text).map(Some).map_err(|error| error.to_string()),
+        (None, Some(path)) => read_location(path).map(Some).map_err(|error| in_file(path, error)),
+        (None, None) => Ok(None),
+    }
+}
+
+fn read_location(path: &Path) -> Result<Location, String> {
+    let mode = path.metadata().map_err(|error| error.to_string())?.permissions().mode();
+    if mode & 0o077 != 0 {
+        return Err(format!("others may read this secret; do: chmod 600 {}", path.display()));
+    }
+    let text = read_bounded(path, crate::limits::MAX_SETTINGS_LENGTH).map_err(|error| error.to_string())?;
+    Location::parse(Zeroizing::new(text).trim()).map_err(|error| error.to_string())
 }
 
 fn in_file(path: &Path, problem: impl std::fmt::Display) -> String {
@@ -216,7 +287,17 @@ fn read_bounded(path: &Path, limit: u64) -> io::Result<String> {
 
 /// A misspelt variable would otherwise do nothing, silently.
 fn check_environment(names: impl IntoIterator<Item = std::ffi::OsString>) -> Result<(), String> {
-    const KNOWN: [&str; 7] = ["DATA_DIR", "REGISTRATION", "NO_PUBLIC", "OPEN_PUBLIC", "LOG_FORMAT", "LOG", "CONFIG"];
+    const KNOWN: [&str; 9] = [
+        "DATA_DIR",
+        "DATABASE",
+        "DATABASE_FILE",
+        "REGISTRATION",
+        "NO_PUBLIC",
+        "OPEN_PUBLIC",
+        "LOG_FORMAT",
+        "LOG",
+        "CONFIG",
+    ];
     for name in names {
         let name = name.to_string_lossy();
         if let Some(setting) = name.strip_prefix(ENVIRONMENT)
@@ -323,6 +404,29 @@ mod tests {
         assert!(error.contains("info.txt") && error.contains("line 3"), "{error}");
         std::fs::remove_file(place.path("info.txt")).unwrap();
         assert!(place.read(&["1"]).unwrap_err().contains("info.txt"));
+    }
+
+    #[test]
+    fn the_database_is_in_the_data_directory_unless_it_is_named_here_or_in_a_private_file() {
+        let place = Place::new();
+        let shown = |arguments: &[&str]| place.read(arguments).map(|settings| settings.database.to_string());
+        assert_eq!(shown(&["1", "--data-dir", "/srv/t"]), Ok("/srv/t/tracker.db".into()));
+        assert_eq!(shown(&["1", "--database", "sqlite:/srv/x.db"]), Ok("/srv/x.db".into()));
+        let (file, url) = (place.path("database"), "postgres://tracker:s3cret@db.example/mini\n");
+        std::fs::write(&file, url).unwrap();
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+        assert!(shown(&["1", "--database-file", &file]).unwrap_err().contains("chmod 600"));
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o600)).unwrap();
+        let expected = Ok("postgres://tracker@db.example:5432/mini".into());
+        assert_eq!(shown(&["1", "--database-file", &file]), expected);
+        let config = place.path("tracker.toml");
+        std::fs::write(&config, format!("database_file = \"{file}\"")).unwrap();
+        assert_eq!(shown(&["1", "--config", &config]), expected);
+        assert_eq!(shown(&["1", "--config", &config, "--database", "sqlite:/srv/x.db"]), Ok("/srv/x.db".into()));
+        let both = shown(&["1", "--database", "sqlite:/srv/x.db", "--database-file", &file]).unwrap_err();
+        assert!(both.contains("twice"), "{both}");
+        let wrong = shown(&["1", "--database", "oracle://u:s3cret@h/d"]).unwrap_err();
+        assert!(wrong.contains("postgres://") && !wrong.contains("s3cret"), "{wrong}");
     }
 
     #[test]

@@ -144,6 +144,8 @@ impl Tracker {
         let identity = identity::load_or_create(&data_directory, known)?;
         let fingerprint = identity.public().fingerprint();
         store.found(fingerprint, GroupId(rand::rng().random()), clock.wall_ms()).await?;
+        // Where there is no such lock, another host may have been faster.
+        identity::check(&data_directory, fingerprint, store.deployment().await?)?;
         drop(lock);
         let tls = tls::control_server_config(&identity).map_err(|error| StartError::Cryptography(error.to_string()))?;
         let passwords = Passwords::new().map_err(|error| StartError::Cryptography(error.to_string()))?;

@@ -9,6 +9,10 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+#[path = "../../tests/src/postgres.rs"]
+#[allow(dead_code, unreachable_pub, reason = "it belongs to the end-to-end tests, which use all of it")]
+mod postgres;
+
 struct Running {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -27,7 +31,11 @@ fn command(directory: &Path, arguments: &[&str]) -> Command {
 
 impl Running {
     fn start(directory: &Path) -> Self {
-        let mut command = command(directory, &["--listen", "127.0.0.1:0"]);
+        Self::start_with(directory, &[])
+    }
+
+    fn start_with(directory: &Path, arguments: &[&str]) -> Self {
+        let mut command = command(directory, &[&["--listen", "127.0.0.1:0"], arguments].concat());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
         let mut running = Self { child, stdin, stdout, address: String::new(), key: String::new() };
@@ -191,4 +199,138 @@ fn no_core_is_dumped_and_the_memory_is_nobodys() {
     assert_eq!(owner, 0);
     tracker.signal(Signal::TERM);
     assert_eq!(tracker.end().0, Some(0));
+}
+
+impl Running {
+    /// The answer to a command of the console.
+    fn answer(&mut self, line: &str) -> String {
+        self.say(line);
+        self.line()
+    }
+
+    fn terminate(self) {
+        self.signal(Signal::TERM);
+        assert_eq!(self.end().0, Some(0));
+    }
+}
+
+const CREATE_BOB: &str = "create_user bob 12345678";
+
+/// What a task of the program says; it succeeds.
+fn task(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_mini-tracker")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// However many start at once on a directory that is not there yet, they are one deployment.
+#[test]
+fn trackers_that_start_together_on_nothing_share_one_key() {
+    let directory = tempfile::tempdir().unwrap();
+    std::thread::scope(|scope| {
+        let started: Vec<_> = (0..4).map(|_| scope.spawn(|| Running::start(directory.path()))).collect();
+        let mut trackers: Vec<_> = started.into_iter().map(|started| started.join().unwrap()).collect();
+        assert!(trackers.iter().all(|tracker| tracker.key == trackers[0].key));
+        assert_eq!(trackers[0].answer(CREATE_BOB), "user bob created");
+        assert!(trackers[3].answer(CREATE_BOB).starts_with("error[user_exists]"));
+        trackers.into_iter().for_each(Running::terminate);
+    });
+}
+
+/// C12: a second host joins with a copy of the deployment's key, and with no other one.
+#[test]
+fn trackers_of_several_hosts_share_a_database_and_the_deployments_key() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let options = ["--database", &database.url];
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut one = Running::start_with(here.path(), &options);
+    assert_eq!(one.answer(CREATE_BOB), "user bob created");
+    let start = [&["--listen", "127.0.0.1:0"], &options[..]].concat();
+    let missing = refused(there.path(), &start);
+    assert!(missing.starts_with("error[tracker_key_changed]: ") && missing.contains("identity.key"), "{missing}");
+    let key = |directory: &tempfile::TempDir| directory.path().join("mini-tracker.data/identity.key");
+    assert!(!key(&there).exists(), "none is made up");
+    assert!(!here.path().join("mini-tracker.data/tracker.db").exists());
+    std::fs::write(key(&there), [1; 32]).unwrap();
+    std::fs::set_permissions(key(&there), PermissionsExt::from_mode(0o600)).unwrap();
+    let another = refused(there.path(), &start);
+    assert!(another.starts_with("error[tracker_key_changed]: "), "{another}");
+    std::fs::copy(key(&here), key(&there)).unwrap();
+    let mut other = Running::start_with(there.path(), &options);
+    assert_eq!(other.key, one.key);
+    assert!(other.answer(CREATE_BOB).starts_with("error[user_exists]"));
+    one.terminate();
+    other.terminate();
+}
+
+/// A database that is away is an answer, and its return needs nobody.
+#[test]
+fn a_tracker_outlives_its_database() {
+    let Some(server) = postgres::own() else { return };
+    let database = server.database();
+    let directory = tempfile::tempdir().unwrap();
+    let mut tracker = Running::start_with(directory.path(), &["--database", &database.url]);
+    assert_eq!(tracker.answer(CREATE_BOB), "user bob created");
+    server.stop(postgres::Stop::Immediate);
+    let away = tracker.answer("create_user eve 12345678");
+    assert!(away.starts_with("error[store_unavailable]"), "{away}");
+    server.start_again();
+    assert_eq!(tracker.answer("create_user eve 12345678"), "user eve created");
+    assert!(tracker.answer(CREATE_BOB).starts_with("error[user_exists]"));
+    tracker.terminate();
+}
+
+#[test]
+fn a_database_that_cannot_be_used_is_said_without_its_password() {
+    let directory = tempfile::tempdir().unwrap();
+    let start = |url: &str| refused(directory.path(), &["--listen", "127.0.0.1:0", "--database", url]);
+    let away = start("postgres://tracker:s3cret@127.0.0.1:1/mini");
+    assert!(away.starts_with("error[store_unavailable]: postgres://tracker@127.0.0.1:1/mini: "), "{away}");
+    let plain = start("postgres://tracker:s3cret@192.0.2.1/mini?sslmode=disable");
+    assert!(plain.starts_with("error[usage]: ") && plain.contains("TLS"), "{plain}");
+    for text in [away, plain] {
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    let mut help = Command::new(env!("CARGO_BIN_EXE_mini-tracker"));
+    let help = help.arg("--help").env("MINI_TRACKER_DATABASE", "postgres://u:s3cret@h/d").output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(help.contains("--database-file") && help.contains("migrate-store") && !help.contains("s3cret"), "{help}");
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    Running::start_with(directory.path(), &["--database", &database.url]).terminate();
+    database.run("INSERT INTO refinery_schema_history VALUES (9999, 'later', '2027-01-01T00:00:00Z', '1')");
+    let newer = start(&database.url);
+    assert!(newer.starts_with("error[store_unavailable]: ") && newer.contains("9999"), "{newer}");
+}
+
+/// From one file to a server and back into one file, with the program's own commands.
+#[test]
+fn a_deployment_moves_up_and_is_backed_up() {
+    let Some(server) = postgres::shared() else { return };
+    let database = server.database();
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let mut tracker = Running::start(directory.path());
+    assert_eq!(tracker.answer(CREATE_BOB), "user bob created");
+    let said = task(&["backup", &path("one.db"), "--data-dir", &path("mini-tracker.data")]);
+    assert!(said.contains("one.db is a copy of") && said.contains("identity.key"), "{said}");
+    tracker.terminate();
+    let file = format!("sqlite:{}", path("mini-tracker.data/tracker.db"));
+    let said = task(&["migrate-store", "--from", &file, "--to", &database.url]);
+    assert!(said.contains("users                      1 rows  sha256:") && said.contains("found equal"), "{said}");
+    let again = ["migrate-store", "--from", &file, "--to", &database.url];
+    let again = Command::new(env!("CARGO_BIN_EXE_mini-tracker")).args(again).output().unwrap();
+    assert!(again.status.code() == Some(2) && String::from_utf8_lossy(&again.stderr).contains("something in it"));
+    let mut tracker = Running::start_with(directory.path(), &["--database", &database.url]);
+    assert!(tracker.answer(CREATE_BOB).starts_with("error[user_exists]"));
+    assert_eq!(tracker.answer("create_user eve 12345678"), "user eve created");
+    task(&["backup", &path("two.db"), "--database", &database.url]);
+    tracker.terminate();
+    for (name, has_eve) in [("one.db", false), ("two.db", true)] {
+        let mut tracker = Running::start_with(directory.path(), &["--database", &format!("sqlite:{}", path(name))]);
+        assert!(tracker.answer(CREATE_BOB).starts_with("error[user_exists]"));
+        assert_eq!(tracker.answer("create_user eve 12345678").starts_with("error[user_exists]"), has_eve, "{name}");
+        tracker.terminate();
+    }
 }

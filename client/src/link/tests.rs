@@ -29,11 +29,13 @@ enum Reaction {
 }
 
 type React = fn(&Request) -> Reaction;
+/// What was asked under which name, in order.
+type Asked = Arc<Mutex<Vec<(Option<OperationId>, Request)>>>;
 
 /// A tracker of this process; it ends when it is dropped.
 struct FakeTracker {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<(Option<OperationId>, Request)>>>,
+    asked: Asked,
     released: watch::Sender<bool>,
     _end: DropGuard,
 }
@@ -76,12 +78,7 @@ impl FakeTracker {
     }
 }
 
-async fn serve(
-    socket: TcpStream,
-    react: React,
-    asked: Arc<Mutex<Vec<(Option<OperationId>, Request)>>>,
-    mut release: watch::Receiver<bool>,
-) {
+async fn serve(socket: TcpStream, react: React, asked: Asked, mut release: watch::Receiver<bool>) {
     let config = tls::control_server_config(&deployment()).unwrap();
     let Ok(stream) = TlsAcceptor::from(Arc::new(config)).accept(socket).await else { return };
     let (read, write) = tokio::io::split(stream);

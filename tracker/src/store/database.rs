@@ -3,7 +3,10 @@
 use super::location::Location;
 use super::sql::Tx;
 use super::{Result, postgres, sqlite};
+use crate::limits;
+use std::cmp::Ordering;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Why a database cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +47,28 @@ pub enum OpenError {
         /// Newest schema of this build.
         known: i64,
     },
+    /// It was not brought up to date, and what was asked for changes nothing.
+    #[error("the database has schema {found}, not {known}; start this mini-tracker on it once")]
+    Older {
+        /// Schema of the database; 0 for none.
+        found: i64,
+        /// Newest schema of this build.
+        known: i64,
+    },
     /// The file could not be made, or the thread not started.
     #[error("{0}")]
     Io(#[from] std::io::Error),
+}
+
+impl OpenError {
+    /// Whether a schema is the one that this build knows.
+    pub(super) fn check(found: i64, known: i64) -> std::result::Result<(), Self> {
+        match found.cmp(&known) {
+            Ordering::Less => Err(Self::Older { found, known }),
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => Err(Self::Newer { found, known }),
+        }
+    }
 }
 
 /// An open database.
@@ -67,17 +89,36 @@ pub(crate) enum StartLock {
 impl Database {
     /// Opens a database, bringing its schema up to date.
     pub(super) async fn open(location: &Location) -> std::result::Result<(Self, StartLock), OpenError> {
+        Self::open_with(location, limits::STATEMENT_DEADLINE).await
+    }
+
+    /// The same for a copy of everything, which takes its time.
+    pub(super) async fn open_for_copy(location: &Location) -> std::result::Result<(Self, StartLock), OpenError> {
+        Self::open_with(location, limits::COPY_DEADLINE).await
+    }
+
+    async fn open_with(location: &Location, deadline: Duration) -> std::result::Result<(Self, StartLock), OpenError> {
         match location {
             Location::Sqlite(path) => {
                 let path = path.clone();
-                let opened = tokio::task::spawn_blocking(move || sqlite::Database::open(&path)).await;
-                let (database, lock) = opened.map_err(std::io::Error::other)??;
+                let (database, lock) = blocking(move || sqlite::Database::open(&path)).await?;
                 Ok((Self::Sqlite(database), StartLock::File(lock)))
             }
             Location::Postgres(server) => {
-                let (database, lock) = postgres::Database::open(server).await?;
+                let (database, lock) = postgres::Database::open(server, deadline).await?;
                 Ok((Self::Postgres(database), StartLock::Server(lock)))
             }
+        }
+    }
+
+    /// Opens a database that has our schema, for a copy of everything, and changes nothing.
+    pub(super) async fn existing(location: &Location) -> std::result::Result<Self, OpenError> {
+        match location {
+            Location::Sqlite(path) => {
+                let path = path.clone();
+                blocking(move || sqlite::Database::existing(&path)).await.map(Self::Sqlite)
+            }
+            Location::Postgres(server) => postgres::Database::existing(server).await.map(Self::Postgres),
         }
     }
 
@@ -109,4 +150,11 @@ impl Database {
             Self::Postgres(database) => database.close().await,
         }
     }
+}
+
+/// Runs on a thread that may wait.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::result::Result<T, OpenError> + Send + 'static,
+) -> std::result::Result<T, OpenError> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }

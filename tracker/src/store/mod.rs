@@ -7,6 +7,8 @@
 //! `postgres` run it, and `contract` tests that they do the same.
 
 mod announce_keys;
+mod backup;
+mod copying;
 mod database;
 mod location;
 mod online;
@@ -17,6 +19,8 @@ mod sql;
 mod sqlite;
 
 pub(crate) use announce_keys::*;
+pub(crate) use backup::{BackupError, back_up};
+pub(crate) use copying::{Copied, CopyError, copy};
 pub(crate) use database::{OpenError, StartLock};
 pub use location::{Location, LocationError, Server};
 pub(crate) use online::*;

@@ -28,6 +28,12 @@ pub(super) trait Statements {
 
     /// Runs a statement and hands over each of its rows, until one cannot be used.
     fn query(&self, sql: &str, parameters: &[Value<'_>], each: &mut dyn FnMut(Row<'_>) -> Result<()>) -> Result<()>;
+
+    /// The last number that the database gave to a row of a table that it numbers; 0 for none yet.
+    fn last_number(&self, table: &str) -> Result<i64>;
+
+    /// The database goes on behind this number.
+    fn set_last_number(&self, table: &str, number: i64) -> Result<()>;
 }
 
 /// The columns of a row.

@@ -5,12 +5,14 @@ use crate::figures::{Figures, Goal};
 use mini_torrent_tests::client::ClientSettings;
 use mini_torrent_tests::crowd::raise_file_limit;
 use mini_torrent_tests::tracker::info_file;
-use mini_torrent_tests::{Client, Deployment, Tracker};
+use mini_torrent_tests::{Client, Deployment, Tracker, holds_for};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// How often a tracker is killed under one client.
 const N_KILLS: usize = 10;
+/// A connection that is older is a good one to the client: when it is lost, the next one waits for a random moment.
+const SETTLED: Duration = Duration::from_millis(2500);
 /// Threads that start and question clients side by side.
 const N_THREADS: usize = 16;
 
@@ -26,7 +28,8 @@ fn two_trackers(bench: &Bench) -> (Deployment, Tracker) {
 pub(crate) fn failover(bench: &Bench, figures: &mut Figures) {
     for _ in 0..N_KILLS {
         let (mut deployment, _second) = two_trackers(bench);
-        deployment.add_stranger();
+        let client = deployment.add_stranger();
+        holds_for(SETTLED, "it is connected", || client.run("list_groups")["ok"] == true);
         deployment.tracker.kill();
         let start = Instant::now();
         deployment.clients[0].expect_ok("list_groups");
@@ -43,6 +46,9 @@ pub(crate) fn herd(bench: &Bench, figures: &mut Figures) {
     let names: Vec<String> = (0..bench.options.clients).map(|nth| format!("client{nth}")).collect();
     let mut clients = start_all(&deployment, &names);
     let second = second.address().to_string();
+    if let Some(last) = clients.last_mut() {
+        holds_for(SETTLED, "it is connected", || last.run("list_groups")["ok"] == true);
+    }
     deployment.tracker.kill();
     let start = Instant::now();
     thread::scope(|scope| {

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Error, NoTls};
@@ -65,8 +66,8 @@ impl Connector {
 
     /// The connections that transactions use. Its server ends what a tracker that is stopped or cut off has begun:
     /// the others wait for its locks no longer than for a statement.
-    pub(super) fn pool(&self) -> Result<Pool, OpenError> {
-        let deadline_ms = limits::STATEMENT_DEADLINE.as_millis();
+    pub(super) fn pool(&self, deadline: Duration) -> Result<Pool, OpenError> {
+        let deadline_ms = deadline.as_millis();
         let settings = format!(
             "-c statement_timeout={deadline_ms} -c lock_timeout={deadline_ms} \
              -c idle_in_transaction_session_timeout={deadline_ms}"
@@ -111,21 +112,32 @@ pub(super) async fn take_start_lock(client: &Client) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Brings the schema up to date. The caller holds the start lock.
-pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
+/// The newest schema of this build.
+pub(super) fn known_schema() -> i64 {
     let runner = embedded::migrations::runner();
-    let known = runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0);
+    runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)
+}
+
+/// The schema of the database; 0 for none.
+pub(super) async fn schema(client: &Client) -> Result<i64, OpenError> {
     let has_history = client.query_one(
         "SELECT EXISTS (SELECT 1 FROM information_schema.tables
          WHERE table_name = 'refinery_schema_history' AND table_schema = current_schema())",
         &[],
     );
-    if has_history.await?.try_get(0)? {
-        let found = client.query_one("SELECT CAST(MAX(version) AS BIGINT) FROM refinery_schema_history", &[]);
-        if let Some(found) = found.await?.try_get::<_, Option<i64>>(0)?.filter(|found| *found > known) {
-            return Err(OpenError::Newer { found, known });
-        }
+    if !has_history.await?.try_get::<_, bool>(0)? {
+        return Ok(0);
     }
-    runner.run_async(client).await.map_err(Box::new)?;
+    let sql = "SELECT CAST(COALESCE(MAX(version), 0) AS BIGINT) FROM refinery_schema_history";
+    Ok(client.query_one(sql, &[]).await?.try_get(0)?)
+}
+
+/// Brings the schema up to date. The caller holds the start lock.
+pub(super) async fn migrate(client: &mut Client) -> Result<(), OpenError> {
+    let (found, known) = (schema(client).await?, known_schema());
+    if found > known {
+        return Err(OpenError::Newer { found, known });
+    }
+    embedded::migrations::runner().run_async(client).await.map_err(Box::new)?;
     Ok(())
 }

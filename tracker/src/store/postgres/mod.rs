@@ -32,6 +32,8 @@ const WRITE: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL enable_seqsca
 /// An open database.
 pub(super) struct Database {
     pool: Pool,
+    /// How long a statement may take.
+    deadline: Duration,
 }
 
 /// While it is there, no other tracker starts on this database.
@@ -47,12 +49,24 @@ enum Attempt<T> {
 }
 
 impl Database {
-    pub(super) async fn open(server: &Server) -> std::result::Result<(Self, Lock), OpenError> {
+    pub(super) async fn open(server: &Server, deadline: Duration) -> std::result::Result<(Self, Lock), OpenError> {
         let connector = Connector::new(server)?;
         let mut client = connector.one().await?;
         connecting::take_start_lock(&client).await?;
         connecting::migrate(&mut client).await?;
-        Ok((Self { pool: connector.pool()? }, Lock { _client: client }))
+        Ok((Self::over(&connector, deadline)?, Lock { _client: client }))
+    }
+
+    /// Opens a database that has our schema, and changes nothing.
+    pub(super) async fn existing(server: &Server) -> std::result::Result<Self, OpenError> {
+        let connector = Connector::new(server)?;
+        let found = connecting::schema(&connector.one().await?).await?;
+        OpenError::check(found, connecting::known_schema())?;
+        Self::over(&connector, limits::COPY_DEADLINE)
+    }
+
+    fn over(connector: &Connector, deadline: Duration) -> std::result::Result<Self, OpenError> {
+        Ok(Self { pool: connector.pool(deadline)?, deadline })
     }
 
     /// Runs `work` on a snapshot.
@@ -84,8 +98,8 @@ impl Database {
         let mut n_attempts = 0;
         loop {
             let client = self.connect(give_up).await?;
-            let runtime = Handle::current();
-            let ran = tokio::task::spawn_blocking(move || (attempt(client, &runtime, begin, &work), work));
+            let (runtime, deadline) = (Handle::current(), self.deadline);
+            let ran = tokio::task::spawn_blocking(move || (attempt(client, &runtime, deadline, begin, &work), work));
             let (attempt, returned) = ran.await.map_err(|_| StoreError::Unavailable)?;
             work = returned;
             let failure = match attempt {
@@ -132,8 +146,14 @@ fn backoff(n_attempts: u32) -> Duration {
 }
 
 /// Runs a transaction on a connection, which goes back to the others only in good order.
-fn attempt<T>(client: Object, runtime: &Handle, begin: &str, work: impl Fn(Tx<'_>) -> Result<T>) -> Attempt<T> {
-    let transaction = Transaction::begin(&client, runtime, begin);
+fn attempt<T>(
+    client: Object,
+    runtime: &Handle,
+    deadline: Duration,
+    begin: &str,
+    work: impl Fn(Tx<'_>) -> Result<T>,
+) -> Attempt<T> {
+    let transaction = Transaction::begin(&client, runtime, deadline, begin);
     let ran = catch_unwind(AssertUnwindSafe(|| work(Tx(&transaction))));
     let (attempt, is_in_order) = match (ran, transaction.failure()) {
         (_, Some(failure @ Failure::Lost)) => (Attempt::Again(failure), false),

@@ -2,12 +2,12 @@
 //! their own; each statement is waited for, but never for long.
 
 use super::failure::Failure;
-use crate::limits;
-use crate::store::sql::{Columns, Row, Statements, Value, damaged};
+use crate::store::sql::{Columns, Row, Statements, Tx, Value, damaged, params};
 use crate::store::{Result, StoreError};
 use deadpool_postgres::ClientWrapper;
 use std::cell::Cell;
 use std::error::Error;
+use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_postgres::types::private::BytesMut;
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
@@ -16,13 +16,14 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 pub(super) struct Transaction<'a> {
     client: &'a ClientWrapper,
     runtime: &'a Handle,
+    deadline: Duration,
     failure: Cell<Option<Failure>>,
 }
 
 impl<'a> Transaction<'a> {
-    /// Begins a transaction with this statement.
-    pub(super) fn begin(client: &'a ClientWrapper, runtime: &'a Handle, statement: &str) -> Self {
-        let transaction = Self { client, runtime, failure: Cell::new(None) };
+    /// Begins a transaction with this statement. Each one may take as long as the deadline says.
+    pub(super) fn begin(client: &'a ClientWrapper, runtime: &'a Handle, deadline: Duration, statement: &str) -> Self {
+        let transaction = Self { client, runtime, deadline, failure: Cell::new(None) };
         // Its failure shows in the first statement of the transaction.
         let _ = transaction.run(statement);
         transaction
@@ -51,7 +52,7 @@ impl<'a> Transaction<'a> {
             return Err(StoreError::Unavailable);
         }
         // The future is made in the runtime, for its timer.
-        let limited = async { tokio::time::timeout(limits::STATEMENT_DEADLINE, answer).await };
+        let limited = async { tokio::time::timeout(self.deadline, answer).await };
         let failure = match self.runtime.block_on(limited) {
             Ok(Ok(value)) => return Ok(value),
             Ok(Err(error)) => Failure::of(&error),
@@ -88,6 +89,18 @@ impl Statements for Transaction<'_> {
             self.client.query(&statement, &by_reference(parameters)).await
         })?;
         rows.iter().try_for_each(|row| each(Row(row)))
+    }
+
+    fn last_number(&self, table: &str) -> Result<i64> {
+        let sql = format!("SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM {table}_id_seq");
+        Tx(self).query_one(&sql, params![], |row| row.get(0))
+    }
+
+    fn set_last_number(&self, table: &str, number: i64) -> Result<()> {
+        // A sequence begins with 1; the last argument says whether that was given away.
+        let sql = format!("SELECT setval('{table}_id_seq', ?1, ?2)");
+        let set = |number, is_used| Tx(self).query_one(&sql, params![number, is_used], |_| Ok(()));
+        if number == 0 { set(1, false) } else { set(number, true) }
     }
 }
 

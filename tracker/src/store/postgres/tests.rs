@@ -147,3 +147,60 @@ async fn a_stalled_transaction_loses_its_locks() {
     let (_, locked) = tokio::join!(stalling, blocked);
     assert!(locked.is_ok(), "{locked:?}");
 }
+
+/// An authority, and a server's certificate for 127.0.0.1 from it with its key, each as PEM.
+fn certificates() -> Option<(tempfile::TempDir, [String; 3])> {
+    let directory = tempfile::tempdir().unwrap();
+    let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+    for arguments in [
+        format!("req -x509 {new_key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"),
+        format!("req {new_key} -keyout server.key -out server.csr -subj /CN=db -addext subjectAltName=IP:127.0.0.1"),
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out server.crt".into(),
+    ] {
+        let mut command = std::process::Command::new("openssl");
+        let made = command.args(arguments.split(' ')).current_dir(directory.path()).output().ok()?;
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
+    let texts = ["ca.pem", "server.crt", "server.key"].map(read);
+    Some((directory, texts))
+}
+
+/// Only a server whose certificate is signed by whom we trust, and names the host, is spoken to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_impostor_is_not_spoken_to() {
+    let Some(server) = postgres_server::own() else { return };
+    let Some((directory, [authority, certificate, key])) = certificates() else {
+        postgres_server::skipped("no openssl here to make certificates with");
+        return;
+    };
+    let database = server.database();
+    let with = |options: &str| location(&format!("{}?{options}", database.url));
+    let plain = Store::open(&with("sslmode=require")).await.err().unwrap();
+    assert!(plain.to_string().contains("TLS"), "a server without it: {plain}");
+    server.put("server.crt", certificate.as_bytes());
+    server.put("server.key", key.as_bytes());
+    server.run("postgres", "ALTER SYSTEM SET ssl = on");
+    stop(server, Stop::Fast).await;
+    start_again(server).await;
+    let path = |name: &str, content: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let good = path("good.pem", &authority);
+    let (store, _lock) = Store::open(&with(&format!("sslmode=verify-full&sslrootcert={good}"))).await.unwrap();
+    assert_eq!(create(&store, "bob").await, Ok(()));
+    let other_name = with(&format!("sslrootcert={good}")).to_string().replace("127.0.0.1", "localhost");
+    let other_name = location(&format!("{other_name}?sslmode=require&sslrootcert={good}"));
+    let (_other, [another_authority, ..]) = certificates().unwrap();
+    let another = path("another.pem", &another_authority);
+    for refused in [with("sslmode=require"), with(&format!("sslmode=require&sslrootcert={another}")), other_name] {
+        let error = Store::open(&refused).await.err().unwrap().to_string();
+        assert!(error.contains("certificate"), "{error}");
+    }
+    for (root, part) in [(path("empty.pem", ""), "no certificate"), ("/nowhere.pem".into(), "/nowhere.pem")] {
+        let error = Store::open(&with(&format!("sslmode=require&sslrootcert={root}"))).await.err().unwrap();
+        assert!(error.to_string().contains(part), "{error}");
+    }
+}

@@ -34,14 +34,24 @@ impl Database {
         OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
         let mut connection = connect(path)?;
         migrate(&mut connection)?;
+        Ok((Self::over(path, connection)?, lock))
+    }
+
+    /// Opens a database that has our schema, and changes nothing.
+    pub(super) fn existing(path: &Path) -> std::result::Result<Self, OpenError> {
+        let connection = connect_existing(path)?;
+        OpenError::check(schema(&connection)?, known_schema())?;
+        Self::over(path, connection)
+    }
+
+    fn over(path: &Path, connection: Connection) -> std::result::Result<Self, OpenError> {
         let readers =
             (0..limits::STORE_READERS).map(|_| connect(path)).collect::<std::result::Result<Vec<_>, rusqlite::Error>>();
-        let database = Self {
+        Ok(Self {
             writer: Writer::start(connection)?,
             readers: Arc::new(Mutex::new(readers?)),
             free_readers: Arc::new(Semaphore::new(limits::STORE_READERS)),
-        };
-        Ok((database, lock))
+        })
     }
 
     /// Runs `work` on a snapshot.
@@ -75,6 +85,23 @@ impl Database {
     }
 }
 
+/// A connection to a file that is there.
+fn connect_existing(path: &Path) -> std::result::Result<Connection, OpenError> {
+    // SQLite would make a missing one, and says less about one that may not be read.
+    OpenOptions::new().read(true).write(true).open(path)?;
+    Ok(connect(path)?)
+}
+
+/// Writes a consistent copy of a database that may be in use into a file that is not there yet.
+pub(super) fn back_up(path: &Path, into: &Path) -> std::result::Result<(), OpenError> {
+    let connection = connect_existing(path)?;
+    // SQLite fills an empty file, too, and leaves its mode as it is.
+    OpenOptions::new().create_new(true).write(true).mode(0o600).open(into)?;
+    let name = into.to_str().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::InvalidFilename))?;
+    connection.execute("VACUUM INTO ?1", [name])?;
+    Ok(File::open(into)?.sync_all()?)
+}
+
 /// The file is beside the database, for that is what they share who must not start together.
 fn start_lock(path: &Path) -> std::io::Result<File> {
     let path = path.with_file_name("start.lock");
@@ -94,22 +121,30 @@ fn connect(path: &Path) -> std::result::Result<Connection, rusqlite::Error> {
     Ok(connection)
 }
 
-fn migrate(connection: &mut Connection) -> std::result::Result<(), OpenError> {
+fn known_schema() -> i64 {
     let runner = embedded::migrations::runner();
-    let known = runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0);
+    runner.get_migrations().iter().map(|migration| i64::from(migration.version())).max().unwrap_or(0)
+}
+
+/// The schema of the database; 0 for none.
+fn schema(connection: &Connection) -> std::result::Result<i64, rusqlite::Error> {
     let has_history: bool = connection.query_row(
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'refinery_schema_history')",
         [],
         |row| row.get(0),
     )?;
-    if has_history {
-        let found: Option<i64> =
-            connection.query_row("SELECT MAX(version) FROM refinery_schema_history", [], |row| row.get(0))?;
-        if let Some(found) = found.filter(|found| *found > known) {
-            return Err(OpenError::Newer { found, known });
-        }
+    if !has_history {
+        return Ok(0);
     }
-    runner.run(connection).map_err(Box::new)?;
+    connection.query_row("SELECT COALESCE(MAX(version), 0) FROM refinery_schema_history", [], |row| row.get(0))
+}
+
+fn migrate(connection: &mut Connection) -> std::result::Result<(), OpenError> {
+    let (found, known) = (schema(connection)?, known_schema());
+    if found > known {
+        return Err(OpenError::Newer { found, known });
+    }
+    embedded::migrations::runner().run(connection).map_err(Box::new)?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Statements, values and rows as SQLite has them.
 
-use crate::store::sql::{Columns, Row, Statements, Value, damaged};
+use crate::store::sql::{Columns, Row, Statements, Tx, Value, damaged, params};
 use crate::store::{Result, StoreError};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, ToSql, params_from_iter};
@@ -16,6 +16,18 @@ impl Statements for Connection {
         while let Some(row) = rows.next()? {
             each(Row(row))?;
         }
+        Ok(())
+    }
+
+    fn last_number(&self, table: &str) -> Result<i64> {
+        let sql = "SELECT seq FROM sqlite_sequence WHERE name = ?1";
+        Ok(Tx(self).query_optional(sql, params![table], |row| row.get(0))?.unwrap_or(0))
+    }
+
+    fn set_last_number(&self, table: &str, number: i64) -> Result<()> {
+        // SQLite makes the row with a table's first row, and keeps no other order in this table than we do.
+        Tx(self).execute("DELETE FROM sqlite_sequence WHERE name = ?1", params![table])?;
+        Tx(self).execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?1, ?2)", params![table, number])?;
         Ok(())
     }
 }
