@@ -23,7 +23,10 @@ struct Running {
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {
     let info = directory.join("tracker_info.txt");
-    std::fs::write(&info, "127.0.0.1\n18000\n").unwrap();
+    // Others may be reading it.
+    if !info.exists() {
+        std::fs::write(&info, "127.0.0.1\n18000\n").unwrap();
+    }
     let mut command = Command::new(env!("CARGO_BIN_EXE_mini-tracker"));
     command.arg(info).arg("1").args(arguments);
     command
@@ -227,6 +230,7 @@ fn task(arguments: &[&str]) -> String {
 #[test]
 fn trackers_that_start_together_on_nothing_share_one_key() {
     let directory = tempfile::tempdir().unwrap();
+    drop(command(directory.path(), &[]));
     std::thread::scope(|scope| {
         let started: Vec<_> = (0..4).map(|_| scope.spawn(|| Running::start(directory.path()))).collect();
         let mut trackers: Vec<_> = started.into_iter().map(|started| started.join().unwrap()).collect();

@@ -23,8 +23,6 @@ pub enum Location {
 pub struct Server {
     config: tokio_postgres::Config,
     root_certificate: Option<PathBuf>,
-    /// For equality and nothing else: the options above cannot be compared in full.
-    url: Zeroizing<String>,
 }
 
 /// What is wrong with a location. It never repeats what stands there, for that may be a password.
@@ -99,7 +97,7 @@ impl Server {
         config.ssl_mode(if is_required { SslMode::Require } else { SslMode::Disable });
         // After a fail-over the URL may lead to a server that only reads.
         config.target_session_attrs(TargetSessionAttrs::ReadWrite).application_name("mini-tracker");
-        Ok(Self { config, root_certificate, url: Zeroizing::new(url.to_owned()) })
+        Ok(Self { config, root_certificate })
     }
 
     /// How to connect, without our limits.
