@@ -22,13 +22,18 @@ struct Running {
 }
 
 fn command(directory: &Path, arguments: &[&str]) -> Command {
+    command_of("1", directory, arguments)
+}
+
+/// The tracker of this number.
+fn command_of(number: &str, directory: &Path, arguments: &[&str]) -> Command {
     let info = directory.join("tracker_info.txt");
     // Others may be reading it.
     if !info.exists() {
-        std::fs::write(&info, "127.0.0.1\n18000\n").unwrap();
+        std::fs::write(&info, "127.0.0.1\n18000\n127.0.0.1\n18001\n").unwrap();
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_mini-tracker"));
-    command.arg(info).arg("1").args(arguments);
+    command.arg(info).arg(number).args(arguments);
     command
 }
 
@@ -38,7 +43,11 @@ impl Running {
     }
 
     fn start_with(directory: &Path, arguments: &[&str]) -> Self {
-        let mut command = command(directory, &[&["--listen", "127.0.0.1:0"], arguments].concat());
+        Self::start_number("1", directory, arguments)
+    }
+
+    fn start_number(number: &str, directory: &Path, arguments: &[&str]) -> Self {
+        let mut command = command_of(number, directory, &[&["--listen", "127.0.0.1:0"], arguments].concat());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, stdout) = (child.stdin.take(), BufReader::new(child.stdout.take().unwrap()));
         let mut running = Self { child, stdin, stdout, address: String::new(), key: String::new() };
@@ -141,7 +150,7 @@ fn a_taken_udp_port_is_said() {
 #[test]
 fn two_trackers_share_a_data_directory_and_its_key() {
     let directory = tempfile::tempdir().unwrap();
-    let (mut one, mut other) = (Running::start(directory.path()), Running::start(directory.path()));
+    let (mut one, mut other) = (Running::start(directory.path()), Running::start_number("2", directory.path(), &[]));
     assert!(one.key == other.key && one.address != other.address);
     one.say("create_user bob 12345678");
     assert_eq!(one.line(), "user bob created");
