@@ -30,7 +30,8 @@ fn command_of(number: &str, directory: &Path, arguments: &[&str]) -> Command {
     let info = directory.join("tracker_info.txt");
     // Others may be reading it.
     if !info.exists() {
-        std::fs::write(&info, "127.0.0.1\n18000\n127.0.0.1\n18001\n").unwrap();
+        let lines = (18000..18004).map(|port| format!("127.0.0.1\n{port}\n"));
+        std::fs::write(&info, lines.collect::<String>()).unwrap();
     }
     let mut command = Command::new(env!("CARGO_BIN_EXE_mini-tracker"));
     command.arg(info).arg(number).args(arguments);
@@ -238,10 +239,11 @@ fn task(arguments: &[&str]) -> String {
 /// However many start at once on a directory that is not there yet, they are one deployment.
 #[test]
 fn trackers_that_start_together_on_nothing_share_one_key() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = &tempfile::tempdir().unwrap();
     drop(command(directory.path(), &[]));
     std::thread::scope(|scope| {
-        let started: Vec<_> = (0..4).map(|_| scope.spawn(|| Running::start(directory.path()))).collect();
+        let start = |number| scope.spawn(move || Running::start_number(number, directory.path(), &[]));
+        let started: Vec<_> = ["1", "2", "3", "4"].map(start).into_iter().collect();
         let mut trackers: Vec<_> = started.into_iter().map(|started| started.join().unwrap()).collect();
         assert!(trackers.iter().all(|tracker| tracker.key == trackers[0].key));
         assert_eq!(trackers[0].answer(CREATE_BOB), "user bob created");
@@ -270,7 +272,7 @@ fn trackers_of_several_hosts_share_a_database_and_the_deployments_key() {
     let another = refused(there.path(), &start);
     assert!(another.starts_with("error[tracker_key_changed]: "), "{another}");
     std::fs::copy(key(&here), key(&there)).unwrap();
-    let mut other = Running::start_with(there.path(), &options);
+    let mut other = Running::start_number("2", there.path(), &options);
     assert_eq!(other.key, one.key);
     assert!(other.answer(CREATE_BOB).starts_with("error[user_exists]"));
     one.terminate();
