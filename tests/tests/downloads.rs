@@ -415,3 +415,22 @@ fn more_than_the_disk_holds_is_known_before_the_start() {
         assert_eq!(answer["error"]["code"], "disk_full", "{answer}");
     }
 }
+
+/// C10: of two downloads at once, one that fails does not touch the other.
+#[test]
+fn c10_a_failing_download_leaves_the_others_alone() {
+    let mut deployment = Deployment::of(programs!(), 2);
+    let contents = ["doomed", "kept"].map(|name| Content::new(name, random_bytes(4_000_000, name.len() as u64)));
+    let seeders = contents
+        .each_ref()
+        .map(|content| deployment.add_wire_seeder(&format!("zed-{}", content.name), content, Conduct::HELD));
+    let (ann, bob) = deployment.pair();
+    bob.begin_download(GROUP, "doomed");
+    let copy = bob.begin_download(GROUP, "kept");
+    seeders.iter().for_each(WireSeeder::wait_requested);
+    ann.expect_ok("remove_file lab doomed");
+    bob.wait_event_kind("download_failed");
+    seeders[1].allow(None);
+    bob.wait_completed(GROUP, "kept");
+    assert!(std::fs::read(copy).unwrap() == *contents[1].bytes);
+}

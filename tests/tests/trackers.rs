@@ -52,6 +52,7 @@ fn soon(client: &mut Client, file: &str, expected: &Value) {
     eventually_within(PROMISE, &what, || (counts(client, file) == *expected).then_some(()));
 }
 
+/// C2, C3, C4: within a second.
 #[test]
 fn c2_c3_c4_sharing_completing_and_removing_are_seen_at_both() {
     let Two { mut deployment, mut second, mut bob } = two();
