@@ -64,7 +64,7 @@ pub(crate) fn herd(bench: &Bench, figures: &mut Figures) {
         }
     });
     let elapsed = start.elapsed().as_secs_f64();
-    figures.add("1,000 clients back after kill -9 of tracker 1", "s", Goal::AtMost(15.0), elapsed);
+    figures.add("all clients (--clients) back after kill -9 of tracker 1", "s", Goal::AtMost(15.0), elapsed);
 }
 
 /// Clients that are signed in, each with an account of its own.
