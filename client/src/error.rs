@@ -1,6 +1,6 @@
 //! Why a command failed: the stable code and one line for a person.
 
-use mini_torrent_common::control::Refusal;
+use mini_torrent_common::control::{Refusal, Response};
 use mini_torrent_common::error_code::ErrorCode;
 use serde_json::{Map, Value};
 use std::io;
@@ -30,6 +30,11 @@ impl CommandError {
     /// The session that wanted this is over.
     pub(crate) fn session_ended() -> Self {
         Self::new(ErrorCode::SessionEnded, "the session that wanted this has ended")
+    }
+
+    /// The tracker answered with another kind of answer than the request has.
+    pub(crate) fn unexpected(_: Response) -> Self {
+        Self::new(ErrorCode::Internal, "the tracker's answer does not fit the request")
     }
 
     /// A task of ours ended without an answer, which happens only while the client shuts down.

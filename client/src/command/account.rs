@@ -9,7 +9,7 @@ use std::io::IsTerminal;
 use tokio::task::spawn_blocking;
 
 use super::group::{rfc3339, table};
-use super::{Context, unexpected, user_name};
+use super::{Context, user_name};
 use crate::error::CommandError;
 use crate::output::{Outcome, Reply};
 
@@ -39,7 +39,7 @@ impl Context {
         };
         let session = match self.link.request(Request::Login { user, password, takeover }).await? {
             Response::SignedIn(session) => session,
-            other => return Err(unexpected(other)),
+            other => return Err(CommandError::unexpected(other)),
         };
         let n_shares = match self.node.sign_in(session.user.clone()).await {
             Ok(n_shares) => n_shares,
@@ -80,7 +80,7 @@ impl Context {
         self.signed_in()?;
         let sessions = match self.link.request(Request::ListSessions).await? {
             Response::Sessions(sessions) => sessions,
-            other => return Err(unexpected(other)),
+            other => return Err(CommandError::unexpected(other)),
         };
         let rows = sessions.iter().map(|session| {
             let address = Escaped(&session.address).to_string();

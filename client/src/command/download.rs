@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{Context, known_file, known_group, unexpected};
+use super::{Context, known_file, known_group};
 use crate::disk::{Destination, FileStamp, Progress, digest_file, is_same_file};
 use crate::error::CommandError;
 use crate::node::{DownloadOrder, DownloadView};
@@ -74,7 +74,7 @@ impl Context {
     pub(super) async fn find_file(&self, group: &GroupName, file: &FileName) -> Result<Listing, CommandError> {
         match self.link.request(Request::FindFile { group: group.clone(), file: file.clone() }).await? {
             Response::File(listing) => Ok(listing),
-            other => Err(unexpected(other)),
+            other => Err(CommandError::unexpected(other)),
         }
     }
 
@@ -135,7 +135,7 @@ impl Context {
             let request = Request::ReadInfo { listing: listing.id, offset: raw_info.len() as u64 };
             match self.link.request(request).await? {
                 Response::InfoPage(page) if !page.is_empty() => raw_info.extend(page),
-                other => return Err(unexpected(other)),
+                other => return Err(CommandError::unexpected(other)),
             }
         }
         Ok(raw_info)

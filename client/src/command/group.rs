@@ -5,7 +5,7 @@ use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::names::{FileName, GroupName};
 use serde_json::json;
 
-use super::{Context, group_name, known_group, unexpected};
+use super::{Context, group_name, known_group};
 use crate::error::CommandError;
 use crate::output::{Outcome, Reply, show_size};
 
@@ -30,7 +30,7 @@ impl Context {
         let group = known_group(group)?;
         let left = match self.link.request(Request::LeaveGroup { group: group.clone() }).await? {
             Response::Left(left) => left,
-            other => return Err(unexpected(other)),
+            other => return Err(CommandError::unexpected(other)),
         };
         if left != Left::RequestWithdrawn {
             self.node.leave_group(group.clone()).await?;
@@ -73,7 +73,7 @@ impl Context {
                     all.extend(requests);
                     after = next;
                 }
-                other => return Err(unexpected(other)),
+                other => return Err(CommandError::unexpected(other)),
             }
             if after.is_none() {
                 return Ok(all);
@@ -121,7 +121,7 @@ impl Context {
             let after = all.last().map(|group| group.name.clone());
             let page = match self.link.request(Request::ListGroups { after }).await? {
                 Response::Groups(page) => page,
-                other => return Err(unexpected(other)),
+                other => return Err(CommandError::unexpected(other)),
             };
             let is_last = page.len() < PAGE_ROWS;
             all.extend(page);
@@ -157,7 +157,7 @@ impl Context {
             let after: Option<FileName> = all.last().map(|file| file.draft.name.clone());
             let page = match self.link.request(Request::ListFiles { group: group.clone(), after }).await? {
                 Response::Files(page) => page,
-                other => return Err(unexpected(other)),
+                other => return Err(CommandError::unexpected(other)),
             };
             let is_last = page.len() < PAGE_ROWS;
             all.extend(page);

@@ -14,7 +14,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use super::group::{rfc3339, table};
-use super::{Context, known_file, known_group, unexpected};
+use super::{Context, known_file, known_group};
 use crate::error::CommandError;
 use crate::output::{Outcome, Reply, show_path};
 
@@ -30,7 +30,7 @@ impl Context {
         let written = async {
             let granted = match self.link.request(Request::CreateKey { listing: listing.id }).await? {
                 Response::Key(granted) => granted,
-                other => return Err(unexpected(other)),
+                other => return Err(CommandError::unexpected(other)),
             };
             let torrent = Torrent::new(announce_urls(&self.trackers, &granted.key), raw_info)
                 .map_err(|error| CommandError::new(ErrorCode::InvalidMetainfo, error.to_string()))?;
@@ -64,7 +64,7 @@ impl Context {
         self.signed_in()?;
         let keys = match self.link.request(Request::ListKeys).await? {
             Response::Keys(keys) => keys,
-            other => return Err(unexpected(other)),
+            other => return Err(CommandError::unexpected(other)),
         };
         let text = match keys.is_empty() {
             true => vec!["no keys".to_owned()],

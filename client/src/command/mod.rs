@@ -11,7 +11,6 @@ mod public;
 mod share;
 
 use clap::Subcommand;
-use mini_torrent_common::control::Response;
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::names::{FileName, GroupName, PUBLIC_GROUP, UserName};
 use mini_torrent_common::tracker_info::TrackerAddress;
@@ -367,9 +366,4 @@ fn file_name(text: &str) -> Result<FileName, CommandError> {
 /// A file that must exist: what is no name is no file either.
 fn known_file(text: &str) -> Result<FileName, CommandError> {
     text.parse().map_err(|_| CommandError::new(ErrorCode::NoSuchFile, format!("there is no file '{text}'")))
-}
-
-/// The tracker answered with another kind of answer than the request has.
-pub(crate) fn unexpected(_: Response) -> CommandError {
-    CommandError::new(ErrorCode::Internal, "the tracker's answer does not fit the request")
 }

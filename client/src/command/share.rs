@@ -13,7 +13,7 @@ use std::sync::{Arc, Weak};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::{Context, file_name, known_file, known_group, unexpected};
+use super::{Context, file_name, known_file, known_group};
 use crate::disk::{FileDigest, Progress, digest_file};
 use crate::error::CommandError;
 use crate::link::{Link, NoAnswer};
@@ -128,7 +128,7 @@ impl Context {
     pub(super) async fn describe_group(&self, group: &GroupName) -> Result<GroupDescription, CommandError> {
         match self.link.request(Request::DescribeGroup { group: group.clone() }).await? {
             Response::Group(group) => Ok(group),
-            other => Err(unexpected(other)),
+            other => Err(CommandError::unexpected(other)),
         }
     }
 
@@ -172,7 +172,7 @@ impl Context {
             // It was not shared before when it was this upload that listed it.
             Response::Offered(Offer::AlreadySharing(listing)) => return Ok((listing, !new.may_be_listed)),
             Response::Offered(Offer::SendInfo(upload)) => upload,
-            other => return Err(NoAnswer::Refused(unexpected(other))),
+            other => return Err(NoAnswer::Refused(CommandError::unexpected(other))),
         };
         let mut offset = 0;
         for page in new.raw_info.chunks(INFO_PAGE_LENGTH) {
@@ -184,7 +184,7 @@ impl Context {
         let commit = Request::CommitListing { upload };
         match self.link.request_once(commit, Some(new.commit), Some(connection)).await? {
             (Response::Listed(listing), _) => Ok((listing, false)),
-            (other, _) => Err(NoAnswer::Refused(unexpected(other))),
+            (other, _) => Err(NoAnswer::Refused(CommandError::unexpected(other))),
         }
     }
 

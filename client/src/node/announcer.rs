@@ -10,7 +10,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::owner::Era;
 use super::{Answer, Finding};
-use crate::command::unexpected;
 use crate::error::CommandError;
 use crate::link::Link;
 
@@ -101,7 +100,7 @@ async fn enter(link: &Link, era: Era, group: GroupId, mut after: u64, findings: 
     loop {
         let answer = match link.request(Request::EnterGroup { group, after }).await {
             Ok(Response::Admission(admission)) => Ok(admission),
-            Ok(other) => Err(unexpected(other)),
+            Ok(other) => Err(CommandError::unexpected(other)),
             Err(error) => Err(error),
         };
         let page = answer.as_ref().ok().filter(|admission| admission.revocations.len() >= PAGE_ROWS);
