@@ -31,7 +31,7 @@ pub use deployment::{Deployment, GROUP};
 pub use running::{Finished, Running};
 pub use scene::{Programs, Scene};
 pub use tracker::Tracker;
-pub use waiting::{DEADLINE, eventually, eventually_within, holds_for};
+pub use waiting::{DEADLINE, UNREACHABLE, eventually, eventually_within, holds_for, in_time};
 pub use wire_member::{Content, WireMember};
 pub use wire_seeder::{Conduct, WireSeeder};
 

@@ -1,7 +1,7 @@
 //! A downloader that speaks the peer wire protocol by itself: it asks a client for blocks one by one.
 
 use crate::deployment::{Deployment, GROUP};
-use crate::waiting::eventually_within;
+use crate::waiting::{eventually_within, in_time};
 use crate::wire_link::{Pass, WireLink};
 use crate::wire_member::WireMember;
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use mini_torrent_common::geometry::{BLOCK_LENGTH, Geometry, PIECE_LENGTH};
 use mini_torrent_common::peer_wire::{BlockRange, Handshake, Message};
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long an answer may take before it counts as none.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -82,11 +82,9 @@ impl WireLeecher {
     /// Waits until the peer has closed the connection.
     ///
     /// # Panics
-    /// When it is open after `limit`.
-    pub fn wait_closed(&mut self, limit: Duration) {
-        let start = Instant::now();
-        let closed = self.is_closed();
-        assert!(closed && start.elapsed() < limit, "not closed within {limit:?}");
+    /// When it is not closed in time.
+    pub fn wait_closed(&mut self, promise: Duration) {
+        assert!(in_time(promise, "the connection is closed", || self.is_closed()));
     }
 
     /// Connects anew, as itself, after the connection ended. The peer may need a moment to notice that it did.
@@ -182,12 +180,9 @@ impl WireLeecher {
     /// Waits until nothing is served any more.
     ///
     /// # Panics
-    /// When something is served after `limit`.
-    pub fn wait_refused(&mut self, limit: Duration) {
-        let start = Instant::now();
-        while self.fetch_block(1).is_ok() {
-            assert!(start.elapsed() < limit, "still served after {limit:?}");
-        }
+    /// When something is still served then.
+    pub fn wait_refused(&mut self, promise: Duration) {
+        eventually_within(promise, "nothing is served any more", || self.fetch_block(1).is_err().then_some(()));
     }
 }
 
