@@ -97,7 +97,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<'_, S> {
                             let is_well = self.service.is_well().await;
                             self.answerer.health(&request, is_well, &mut self.out)
                         }
-                        false => self.answerer.answer(&request, &mut self.out),
+                        false => {
+                            self.service.catch_up().await;
+                            self.answerer.answer(&request, &mut self.out)
+                        }
                     };
                     if !is_kept {
                         return Some(true);

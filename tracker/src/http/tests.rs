@@ -336,3 +336,18 @@ async fn health_says_whether_the_store_answers() {
     stage.clock.advance(Duration::from_secs(limits::HEALTH_LIFE_S));
     assert!(stage.service.is_well().await, "a closed store may still be read");
 }
+
+/// A tracker that was stopped looks at what happened meanwhile before it names anybody.
+#[tokio::test]
+async fn who_was_stopped_looks_before_it_answers() {
+    let stage = Stage::new().await;
+    let (_olga, _events, file, key) = stage.open_lab().await;
+    let mut client = Client::connect(&stage, "10.0.0.9");
+    stage.clock.advance(limits::STOPPED_AFTER);
+    let url = url(&key, &announce(file.info_hash, 7));
+    let mut asking = std::pin::pin!(client.get(&url));
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut asking).await;
+    assert!(early.is_err(), "answered by what it knew");
+    stage.service.keep_step().await.unwrap();
+    assert_eq!(asking.await.0.lines().next(), Some("HTTP/1.1 200 OK"));
+}

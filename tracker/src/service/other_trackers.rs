@@ -156,7 +156,7 @@ impl Service {
     ///
     /// # Errors
     /// `NotFound` when another process has taken this tracker's number; `Unavailable`.
-    pub(super) async fn keep_step(&self) -> Result<(), StoreError> {
+    pub(crate) async fn keep_step(&self) -> Result<(), StoreError> {
         let mut following = self.others.following.lock().await;
         let now = self.clock.now();
         // To the others it was dead, and its clients may be anywhere by now.

@@ -30,17 +30,19 @@ impl Batch {
         }
     }
 
-    /// Waits for packets, has each answered and sends the answers. What the system does not take is lost, as packets
-    /// are.
+    /// Waits for packets, does what is to be done before any answer, has each answered and sends the answers. What the
+    /// system does not take is lost, as packets are.
     ///
     /// # Errors
     /// When nothing came within the socket's timeout, or it failed.
     pub(super) fn turn(
         &mut self,
         socket: &UdpSocket,
+        before: impl FnOnce(),
         mut answer: impl FnMut(&[u8], SocketAddr, &mut [u8]) -> Option<usize>,
     ) -> io::Result<()> {
         let received = self.receive(socket)?;
+        before();
         let mut lengths = Vec::with_capacity(N_PACKETS);
         let mut addresses = Vec::with_capacity(N_PACKETS);
         for (request, (length, address)) in self.requests.iter().zip(received) {

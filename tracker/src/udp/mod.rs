@@ -13,9 +13,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 use std::io;
 use std::net::UdpSocket;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Answers packets until `shutdown`. It blocks, so it belongs on a thread that may.
+/// Answers packets until `shutdown`. It blocks, so it belongs on a thread of the runtime that may.
 pub(crate) fn serve(service: Arc<Service>, socket: &UdpSocket, shutdown: &CancellationToken) {
     // The system may grant less; then more is lost when many come at once.
     let _ = setsockopt(socket, sockopt::RcvBuf, &limits::UDP_BUFFER_LENGTH);
@@ -24,9 +25,11 @@ pub(crate) fn serve(service: Arc<Service>, socket: &UdpSocket, shutdown: &Cancel
     if let Err(error) = is_ready {
         return tracing::error!(%error, "there is no UDP");
     }
-    let (mut answerer, mut batch) = (Answerer::new(service), Batch::new());
+    let runtime = Handle::current();
+    let (mut answerer, mut batch) = (Answerer::new(Arc::clone(&service)), Batch::new());
     while !shutdown.is_cancelled() {
-        match batch.turn(socket, |packet, source, out| answerer.answer(packet, source, out)) {
+        let catch_up = || runtime.block_on(service.catch_up());
+        match batch.turn(socket, catch_up, |packet, source, out| answerer.answer(packet, source, out)) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             // A client that is gone may be reported here; it is nobody else's trouble.

@@ -68,7 +68,7 @@ async fn d15_announce_and_scrape_over_a_socket() {
     let public = stage.list(&olga, "public", 8).await;
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let (address, shutdown) = (socket.local_addr().unwrap(), CancellationToken::new());
-    let serving = std::thread::spawn({
+    let serving = tokio::task::spawn_blocking({
         let (service, shutdown) = (Arc::clone(&stage.service), shutdown.clone());
         move || serve(service, &socket, &shutdown)
     });
@@ -101,8 +101,16 @@ async fn d15_announce_and_scrape_over_a_socket() {
     assert_eq!(response.counts().map(|counts| counts.incomplete).collect::<Vec<_>>(), [200, 0], "private: nothing");
     let private = packet(Request::Scrape { connection_id, transaction_id: 5, hashes: &hashes[1..] });
     assert_eq!(read(&ask(&private), Family::V4), Err("unknown key or file".into()));
+    // A tracker that was stopped looks at what happened meanwhile before it tells anything.
+    stage.clock.advance(limits::STOPPED_AFTER);
+    client.send(&announce(connection_id, public.info_hash, 7, "")).unwrap();
+    client.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    assert!(client.recv(&mut buffer).is_err(), "answered by what it knew");
+    stage.service.keep_step().await.unwrap();
+    client.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert!(client.recv(&mut buffer).is_ok());
     shutdown.cancel();
-    serving.join().unwrap();
+    serving.await.unwrap();
 }
 
 #[tokio::test]

@@ -239,13 +239,12 @@ async fn many_logins_at_once_all_succeed_and_block_nobody() {
     let directory = tempfile::tempdir().unwrap();
     let tracker = TestTracker::start_with(Config { clock: Clock::system(), ..Config::new(directory.path()) }).await;
     let address = tracker.address;
+    let mut other = TestClient::connect(address, 1).await;
     let clients: Vec<_> = (0..60_u8)
         .map(|n| tokio::spawn(async move { TestClient::signed_in(address, n + 2, &format!("user{n}")).await }))
         .collect();
-    let mut other = TestClient::connect(address, 1).await;
-    let start = std::time::Instant::now();
     other.done(Request::Ping).await;
-    assert!(start.elapsed() < std::time::Duration::from_secs(1));
+    assert!(clients.iter().any(|client| !client.is_finished()), "it was answered in the middle of the flood");
     for client in clients {
         client.await.unwrap();
     }

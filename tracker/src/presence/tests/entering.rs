@@ -142,7 +142,7 @@ fn the_largest_event_fits_into_a_frame() {
     assert!(reader.decode(&mut buffer).unwrap() == Some(event));
 }
 
-/// 1,000 revocations to 1,000 members inside: the work in memory is a small part of the 2 s that it may take.
+/// 1,000 revocations to 1,000 members inside: how long it takes is measured in the benchmarks.
 #[test]
 fn a_thousand_revocations_reach_a_thousand_members() {
     let (presence, _clock) = presence();
@@ -155,8 +155,6 @@ fn a_thousand_revocations_reach_a_thousand_members() {
         })
         .collect();
     let log: Vec<_> = (1..=1000).map(|n| revocation(n, Some(GROUP))).collect();
-    let start = std::time::Instant::now();
     presence.tell_revocations(&log);
     assert!(clients.iter().all(|client| heard(&presence, client).len() == 1000));
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
