@@ -1,18 +1,19 @@
 //! What only a server can do to us: stop, start, vanish, be newer, or be an impostor.
 
 use crate::postgres_server::{self, Certificates, NO_CERTIFICATES, Server, Stop};
-use crate::store::{Location, OpenError, Store, StoreError};
+use crate::store::sql::{Tx, params};
+use crate::store::{Location, OpenError, Result, Store, StoreError};
 use std::time::{Duration, Instant};
 
 fn location(url: &str) -> Location {
     Location::parse(url).unwrap()
 }
 
-async fn create(store: &Store, name: &str) -> Result<(), StoreError> {
+async fn create(store: &Store, name: &str) -> Result<()> {
     store.create_user(name.parse().unwrap(), "hash".into(), 1).await.map(drop)
 }
 
-async fn is_there(store: &Store, name: &str) -> Result<bool, StoreError> {
+async fn is_there(store: &Store, name: &str) -> Result<bool> {
     store.account(name.parse().unwrap()).await.map(|account| account.is_some())
 }
 
@@ -36,6 +37,22 @@ async fn a_newer_schema_is_refused_and_named() {
     database.run("INSERT INTO refinery_schema_history VALUES (9999, 'later', '2027-01-01T00:00:00Z', '1')");
     let error = Store::open(&location(&database.url)).await.err().unwrap();
     assert!(matches!(error, OpenError::Newer { found: 9999, .. }) && error.to_string().contains("9999"), "{error}");
+}
+
+fn n_users(tx: Tx<'_>) -> Result<u64> {
+    tx.query_one("SELECT COUNT(*) FROM users", params![], |row| row.get(0))
+}
+
+/// Two statements would see two states where no transaction holds them together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_is_one_statement() {
+    let Some(server) = postgres_server::shared() else { return };
+    let database = server.database();
+    let (store, _lock) = Store::open(&location(&database.url)).await.unwrap();
+    let twice = |tx: Tx<'_>| Ok((n_users(tx)?, n_users(tx)?));
+    assert_eq!(store.database.look(n_users).await, Ok(0));
+    assert_eq!(store.database.look(twice).await, Err(StoreError::Unavailable));
+    assert_eq!(store.database.read(twice).await, Ok((0, 0)));
 }
 
 #[tokio::test]

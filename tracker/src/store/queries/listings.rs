@@ -15,7 +15,7 @@ const COLUMNS: &str = "l.id, l.group_id, l.name, l.size, l.sha1, l.sha256, l.inf
 const TABLES: &str = "listings l JOIN users u ON u.id = l.uploader_id JOIN groups g ON g.id = l.group_id";
 
 /// Most listings in one question to the database: a power of two.
-const IDS_PER_QUERY: usize = 512;
+pub(in crate::store) const IDS_PER_QUERY: usize = 512;
 
 fn read_listing(row: Row<'_>) -> Result<Listing> {
     Ok(Listing {
