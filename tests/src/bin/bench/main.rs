@@ -10,6 +10,8 @@ mod failover;
 mod figures;
 mod hashing;
 mod members;
+mod pinning;
+mod trackers;
 mod transfers;
 
 use clap::Parser;
@@ -46,7 +48,7 @@ struct Options {
     #[arg(long, default_value_t = 1000)]
     clients: usize,
     /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins encryption handshakes revocations
-    /// login-timing flood announces failover herd
+    /// login-timing flood announces trackers failover herd
     cases: Vec<String>,
 }
 
@@ -75,7 +77,7 @@ struct Case {
     only_named: bool,
 }
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 16] = [
     Case { name: "1:1", run: transfers::one_to_one, once: false, only_named: false },
     Case { name: "4:1", run: transfers::four_to_one, once: false, only_named: false },
     Case { name: "1:8", run: transfers::one_to_eight, once: false, only_named: false },
@@ -89,6 +91,7 @@ const CASES: [Case; 15] = [
     Case { name: "login-timing", run: members::login_timing, once: false, only_named: false },
     Case { name: "flood", run: members::flood, once: false, only_named: false },
     Case { name: "announces", run: announces::announces, once: false, only_named: false },
+    Case { name: "trackers", run: trackers::trackers, once: false, only_named: false },
     Case { name: "failover", run: failover::failover, once: true, only_named: false },
     Case { name: "herd", run: failover::herd, once: true, only_named: true },
 ];
