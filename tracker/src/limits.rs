@@ -18,6 +18,8 @@ pub(crate) const SESSION_LIFE_MS: u64 = 7 * 24 * 3600 * 1000;
 pub(crate) const OPERATION_LIFE_MS: u64 = 2 * 3600 * 1000;
 /// How many of them are known of one user at the most: as many as a client may have unanswered.
 pub(crate) const MAX_OPERATIONS_KEPT: usize = 256;
+/// Successors of one session's token that are good, because nobody knows which of them reached the client.
+pub(crate) const MAX_SUCCESSORS: usize = 4;
 /// Retired tokens of one session that are known again when a thief shows one.
 pub(crate) const MAX_RETIRED_TOKENS: usize = 64;
 /// How long a ticket key signs, in milliseconds: 7 days.

@@ -181,7 +181,7 @@ impl State {
         match at {
             At::Here(id) => {
                 let user = self.connections.get(&id)?.claim?;
-                self.sessions.get(&user).filter(|live| live.connection == id)?.sign_in
+                Some(self.sessions.get(&user).filter(|live| live.connection == id)?.sign_in)
             }
             // Whose session is not there any more makes room for everybody.
             At::There(tracker, user) => {
@@ -193,7 +193,7 @@ impl State {
 
     pub(super) fn latest_sign_in(&self, user: UserId) -> Option<SignIn> {
         let elsewhere = self.elsewhere.values().filter_map(|sessions| Some(sessions.get(&user)?.sign_in));
-        elsewhere.chain(self.sessions.get(&user).and_then(|live| live.sign_in)).max()
+        elsewhere.chain(self.sessions.get(&user).map(|live| live.sign_in)).max()
     }
 
     /// A user has signed in somewhere; earlier sign-ins count no more. `client` is who has, unless that is over, too.
@@ -204,7 +204,7 @@ impl State {
             }
         }
         let Some(live) = self.sessions.get(&user) else { return };
-        if live.sign_in.is_none_or(|sign_in| sign_in >= latest) {
+        if live.sign_in >= latest {
             return;
         }
         let reason = match client {

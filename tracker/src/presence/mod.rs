@@ -121,6 +121,8 @@ struct State {
     generation: u64,
     connections: HashMap<ConnectionId, Connected>,
     sessions: HashMap<UserId, LiveSession>,
+    /// Who is about to have a user's session, while the store is asked.
+    claims: HashMap<UserId, Claim>,
     swarms: HashMap<ListingId, Swarm>,
     /// The connections that have entered each group.
     entered: HashMap<GroupId, HashSet<ConnectionId>>,
@@ -131,7 +133,7 @@ struct State {
 struct Connected {
     client: Client,
     line: Line,
-    /// Whose session this connection has claimed, from before the password's session is stored.
+    /// Whose session this connection has, or has claimed until the store has decided.
     claim: Option<UserId>,
     user: Option<SignedInUser>,
     announced: HashSet<ListingId>,
@@ -161,10 +163,14 @@ struct LiveSession {
     key: PublicKey,
     address: SocketAddr,
     connection: ConnectionId,
-    /// Known soon after the session was confirmed.
-    sign_in: Option<SignIn>,
+    sign_in: SignIn,
     since: Moment,
     lost: Option<Moment>,
+}
+
+struct Claim {
+    connection: ConnectionId,
+    since: Moment,
 }
 
 impl Presence {
@@ -200,6 +206,7 @@ impl Presence {
         let now = self.clock.now();
         let mut state = self.state();
         state.leave_everything(id);
+        state.give_up_claim(id);
         let Some(connected) = state.connections.remove(&id) else { return };
         if let Some(session) = connected.claim.and_then(|user| state.sessions.get_mut(&user))
             && session.connection == id
@@ -210,22 +217,33 @@ impl Presence {
         }
     }
 
-    /// Reserves the user's one session for this connection. The same client's older connection loses it at
-    /// once, with the reason as its last word; with `takeover` another client's does too.
+    /// Whether a connection is there still.
+    pub(crate) fn is_connected(&self, id: ConnectionId) -> bool {
+        self.state().connections.contains_key(&id)
+    }
+
+    /// Reserves the user's one session for this connection, which has it when the store has decided and the claim is
+    /// confirmed. An older claim is void then; who has the session so far keeps it until then.
     ///
     /// # Errors
-    /// When another client is signed in, or was until a moment ago.
+    /// Without `takeover`, when another client is signed in or about to be, or was until a moment ago.
     pub(crate) fn claim(&self, id: ConnectionId, user: UserId, takeover: bool) -> Result<(), NotClaimed> {
         let now = self.clock.now();
         let mut state = self.state();
         let state = &mut *state;
         let connected = state.connections.get(&id).ok_or(NotClaimed::Disconnected)?;
-        let Client { key, address, .. } = connected.client;
+        let key = connected.client.key;
         if let Some(session) = state.sessions.get(&user) {
             let is_live = session.lost.is_none_or(|lost| now.since(lost) < limits::LOST_SESSION_GRACE);
             if is_live && session.key != key && !takeover {
                 return Err(NotClaimed::Elsewhere { address: session.address, age: now.since(session.since) });
             }
+        }
+        let claim = state.claims.get(&user).filter(|_| !takeover);
+        if let Some((claim, other)) = claim.and_then(|claim| Some((claim, state.connections.get(&claim.connection)?)))
+            && other.client.key != key
+        {
+            return Err(NotClaimed::Elsewhere { address: other.client.address, age: now.since(claim.since) });
         }
         if let Some((address, since)) = state.other_client_elsewhere(user, key).filter(|_| !takeover) {
             return Err(NotClaimed::Elsewhere { address, age: now.since(since) });
@@ -233,9 +251,30 @@ impl Presence {
         if let Some(connected) = state.connections.get_mut(&id) {
             connected.claim = Some(user);
         }
-        state.outbox.session(user);
-        let session = LiveSession { key, address, connection: id, sign_in: None, since: now, lost: None };
-        if let Some(old) = state.sessions.insert(user, session)
+        state.claims.insert(user, Claim { connection: id, since: now });
+        Ok(())
+    }
+
+    /// The claimed session is stored with this sign-in: the connection is signed in. Who had the session loses it, with
+    /// the reason as its last word. `false` when the claim was lost meanwhile, or a later sign-in is known.
+    pub(crate) fn confirm(&self, id: ConnectionId, user: SignedInUser, sign_in: SignIn) -> bool {
+        let mut state = self.state();
+        let state = &mut *state;
+        let user_id = user.id;
+        let Some(Claim { since, .. }) = state.give_up_claim(id) else { return false };
+        let is_over = state.latest_sign_in(user_id).is_some_and(|latest| latest > sign_in);
+        let Some(connected) = state.connections.get_mut(&id) else { return false };
+        if is_over {
+            connected.claim = None;
+            return false;
+        }
+        let Client { key, address, .. } = connected.client;
+        connected.user = Some(user);
+        connected.line.place.set_signed_in(true);
+        // Before the answer, for a client may send a long frame as soon as it has it.
+        connected.line.gate.store(true, Ordering::Release);
+        let session = LiveSession { key, address, connection: id, sign_in, since, lost: None };
+        if let Some(old) = state.sessions.insert(user_id, session)
             && old.connection != id
         {
             let reason = match old.key == key {
@@ -244,35 +283,9 @@ impl Presence {
             };
             state.sign_out(old.connection, Some(reason));
         }
-        Ok(())
-    }
-
-    /// The claimed session is stored: the connection is signed in. `false` when the claim was lost meanwhile.
-    pub(crate) fn confirm(&self, id: ConnectionId, user: SignedInUser) -> bool {
-        let mut state = self.state();
-        if state.sessions.get(&user.id).is_none_or(|session| session.connection != id) {
-            return false;
-        }
-        let Some(connected) = state.connections.get_mut(&id) else { return false };
-        connected.user = Some(user);
-        connected.line.place.set_signed_in(true);
-        // Before the answer, for a client may send a long frame as soon as it has it.
-        connected.line.gate.store(true, Ordering::Release);
+        state.outbox.session(user_id);
+        state.settle(user_id, sign_in, None);
         true
-    }
-
-    /// Which sign-in the confirmed session is. When a later one is known already, it is over.
-    pub(crate) fn number_sign_in(&self, id: ConnectionId, user: UserId, sign_in: SignIn) {
-        let mut state = self.state();
-        let state = &mut *state;
-        let Some(live) = state.sessions.get_mut(&user).filter(|live| live.connection == id) else { return };
-        live.sign_in = Some(sign_in);
-        state.outbox.session(user);
-        for listing in state.connections.get(&id).into_iter().flat_map(|connected| &connected.announced) {
-            state.outbox.peer(user, *listing);
-        }
-        let latest = state.latest_sign_in(user).unwrap_or(sign_in);
-        state.settle(user, latest, None);
     }
 
     /// Ends this connection's session or claim.
@@ -292,6 +305,9 @@ impl Presence {
     /// for whatever session of the user is live or just beginning.
     pub(crate) fn end_session(&self, user: UserId, only: Option<SessionId>, reason: &str) {
         let mut state = self.state();
+        if only.is_none() {
+            state.claims.remove(&user);
+        }
         let Some(live) = state.sessions.get(&user) else { return };
         let id = live.connection;
         let session = state.connections.get(&id).and_then(|connected| Some(connected.user.as_ref()?.session));
@@ -400,9 +416,17 @@ impl State {
         self.leave_groups(id);
     }
 
+    /// Takes back a connection's claim; `None` when it has none, or a later one has made it void.
+    fn give_up_claim(&mut self, id: ConnectionId) -> Option<Claim> {
+        let user = self.connections.get(&id)?.claim?;
+        let is_its = self.claims.get(&user).is_some_and(|claim| claim.connection == id);
+        if is_its { self.claims.remove(&user) } else { None }
+    }
+
     /// Forgets a connection's user with everything that hung on it.
     fn sign_out(&mut self, id: ConnectionId, reason: Option<String>) {
         self.leave_everything(id);
+        self.give_up_claim(id);
         let Some(connected) = self.connections.get_mut(&id) else { return };
         connected.claim = None;
         if connected.user.take().is_none() {

@@ -148,7 +148,7 @@ impl State {
             (client.is_some() || lost).then_some(())?;
             Some(OnlineSession {
                 user,
-                sign_in: live.sign_in?,
+                sign_in: live.sign_in,
                 key: live.key,
                 address: live.address,
                 peer_id: client.map_or(PeerId([0; 20]), |client| client.peer_id),
@@ -169,7 +169,7 @@ impl State {
     /// Of a session that is over there is nothing to say: its peers go with it.
     fn take_peer(&mut self, user: UserId, listing: ListingId) -> Option<OnlinePeer> {
         self.outbox.peers.remove(&(user, listing));
-        let live = self.sessions.get(&user).filter(|live| live.lost.is_none() && live.sign_in.is_some())?;
+        let live = self.sessions.get(&user).filter(|live| live.lost.is_none())?;
         let connected = self.connections.get(&live.connection)?;
         let peer = self.swarms.get(&listing).and_then(|swarm| swarm.peer(&connected.client.key));
         let peer = peer.filter(|peer| peer.at == At::Here(live.connection));

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admission::Admission;
+use std::sync::atomic::AtomicU64;
 
 mod entering;
 
@@ -41,8 +42,14 @@ fn connect_at(admission: &Admission, presence: &Presence, id: u64, key: u8) -> O
 
 fn sign_in(presence: &Presence, client: &Online, user: i64) -> Result<(), NotClaimed> {
     presence.claim(client.id, UserId(user), false)?;
-    assert!(presence.confirm(client.id, named(user)));
+    assert!(confirm(presence, client, user));
     Ok(())
+}
+
+/// Each is a later sign-in than those before.
+fn confirm(presence: &Presence, client: &Online, user: i64) -> bool {
+    static LAST: AtomicU64 = AtomicU64::new(1);
+    presence.confirm(client.id, named(user), SignIn(LAST.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// A user whose session has its own number.
@@ -89,17 +96,22 @@ fn a_takeover_ends_the_other_clients_session_with_a_reason() {
     sign_in(&presence, &first, 7).unwrap();
     announce(&presence, &first, 7, true).unwrap();
     presence.claim(second.id, UserId(7), true).unwrap();
+    assert!(first.events.try_recv().is_err() && presence.user_of(first.id).is_some(), "the store has not decided");
+    assert!(confirm(&presence, &second, 7));
     let reason = "taken over from 10.0.0.2:4000".into();
     assert_eq!(first.events.try_recv(), Ok(Event::SessionEnded { reason }));
     assert_eq!((counts(&presence), presence.user_of(first.id)), ((0, 0), None));
-    assert!(presence.confirm(second.id, named(7)));
 }
 
 /// However a session ends, its connection's place is a stranger's again: it makes room for others.
 #[test]
 fn the_place_of_a_connection_follows_its_session() {
     let ends: [fn(&Presence, &Online, &Online); 4] = [
-        |presence, _, newer| presence.claim(newer.id, UserId(7), true).unwrap(),
+        |presence, _, newer| {
+            presence.sign_out(newer.id);
+            presence.claim(newer.id, UserId(7), true).unwrap();
+            assert!(confirm(presence, newer, 7));
+        },
         |presence, _, _| presence.end_session(UserId(7), None, "locked"),
         |presence, _, _| presence.end_session(UserId(7), Some(SessionId(7)), "ended elsewhere"),
         |presence, old, _| presence.sign_out(old.id),
@@ -125,7 +137,7 @@ fn the_gate_for_long_frames_closes_a_tick_after_a_session() {
     let is_open = || client.gate.load(Ordering::Relaxed);
     presence.claim(client.id, UserId(7), false).unwrap();
     assert!(!is_open(), "the session is not stored yet");
-    assert!(presence.confirm(client.id, named(7)));
+    assert!(confirm(&presence, &client, 7));
     presence.tick();
     assert!(is_open());
     presence.end_session(UserId(7), None, "locked");
@@ -148,7 +160,7 @@ fn a_session_that_ended_in_the_store_ends_here_and_no_other_does() {
     // A session that is just beginning is ended, too.
     presence.claim(client.id, UserId(7), false).unwrap();
     presence.end_session(UserId(7), None, "locked");
-    assert!(!presence.confirm(client.id, named(7)));
+    assert!(!confirm(&presence, &client, 7));
 }
 
 #[test]
@@ -168,11 +180,52 @@ fn a_claim_that_was_overtaken_or_disconnected_signs_nobody_in() {
     let (old, new) = (connect(&presence, 1, 1), connect(&presence, 2, 1));
     presence.claim(old.id, UserId(7), false).unwrap();
     presence.claim(new.id, UserId(7), false).unwrap();
-    let confirm = |client: &Online| presence.confirm(client.id, named(7));
-    assert!(!confirm(&old) && confirm(&new));
+    assert!(!confirm(&presence, &old, 7) && confirm(&presence, &new, 7));
     presence.disconnect(old.id);
     assert_eq!(presence.claim(old.id, UserId(7), false), Err(NotClaimed::Disconnected));
     assert!(presence.user_of(new.id).is_some());
+}
+
+/// The store refused, or could not be asked: everybody keeps what they had.
+#[test]
+fn a_claim_that_is_given_up_takes_nothing_from_anybody() {
+    let gives_up: [fn(&Presence, &Online); 2] =
+        [|presence, new| presence.sign_out(new.id), |presence, new| presence.disconnect(new.id)];
+    for give_up in gives_up {
+        let (presence, _clock) = presence();
+        let [mut old, new, other] = [1, 2, 3].map(|n| connect(&presence, n.into(), n));
+        sign_in(&presence, &old, 7).unwrap();
+        announce(&presence, &old, 7, true).unwrap();
+        presence.claim(new.id, UserId(7), true).unwrap();
+        give_up(&presence, &new);
+        assert!(!confirm(&presence, &new, 7) && old.events.try_recv().is_err());
+        assert_eq!((presence.live_sessions(), counts(&presence)), (vec![SessionId(7)], (1, 0)));
+        presence.sign_out(old.id);
+        assert!(sign_in(&presence, &other, 7).is_ok(), "nobody claims it any more");
+    }
+}
+
+#[test]
+fn who_is_about_to_sign_in_bars_other_clients() {
+    let (presence, clock) = presence();
+    let (first, second) = (connect(&presence, 1, 1), connect(&presence, 2, 2));
+    presence.claim(first.id, UserId(7), false).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let (address, age) = ("10.0.0.1:4000".parse().unwrap(), Duration::from_secs(1));
+    assert_eq!(presence.claim(second.id, UserId(7), false), Err(NotClaimed::Elsewhere { address, age }));
+    assert!(confirm(&presence, &first, 7));
+}
+
+/// The store let one resume, then the other sign in; here they arrive the other way round.
+#[test]
+fn an_earlier_sign_in_that_is_confirmed_late_takes_nothing_from_the_later_one() {
+    let (presence, _clock) = presence();
+    let (earlier, mut later) = (connect(&presence, 1, 1), connect(&presence, 2, 2));
+    sign_in(&presence, &later, 7).unwrap();
+    presence.claim(earlier.id, UserId(7), true).unwrap();
+    assert!(!presence.confirm(earlier.id, named(7), SignIn(0)));
+    assert!(later.events.try_recv().is_err() && presence.user_of(later.id).is_some());
+    assert!(presence.user_of(earlier.id).is_none());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::{Caller, Result, Service, Visitor};
 use crate::domain::Refused;
 use crate::limits;
 use crate::presence::{ConnectionId, News, NotClaimed, SignedInUser};
-use crate::store::{Account, Actor, NewSession, Resumption, ShownToken, UserId};
+use crate::store::{Account, Actor, NewSession, Resumption, ShownToken, SignIn, UserId};
 use mini_torrent_common::address;
 use mini_torrent_common::control::{SessionRow, SignedIn};
 use mini_torrent_common::names::UserName;
@@ -48,7 +48,8 @@ impl Service {
         if begun.revoked {
             self.revocations.written();
         }
-        self.confirm(visitor, SignedInUser { id: account.id, name: account.name.clone(), session: begun.id }).await?;
+        let user = SignedInUser { id: account.id, name: account.name.clone(), session: begun.id };
+        self.confirm(visitor, user, begun.sign_in).await?;
         let (address, revoked) = (visitor.client.address, begun.revoked);
         tracing::info!(user = %account.name, %address, takeover, new_client = revoked, "logged in");
         Ok(SignedIn { user: account.name, token })
@@ -104,6 +105,10 @@ impl Service {
         if self.presence.user_of(visitor.connection).is_some() {
             return Err(Refused::AlreadyLoggedIn);
         }
+        // Its client has given up waiting and may have its session elsewhere: nobody would receive the successor.
+        if !self.presence.is_connected(visitor.connection) {
+            return Err(Refused::SessionEnded);
+        }
         let successor = SessionToken::new(rand::rng().random());
         let now_ms = self.clock.wall_ms();
         let shown = ShownToken {
@@ -114,8 +119,8 @@ impl Service {
             now_ms,
             expires_ms: now_ms + limits::SESSION_LIFE_MS,
         };
-        let (actor, name) = match self.store.resume_session(shown).await? {
-            Resumption::Resumed(actor, name) => (actor, name),
+        let (actor, name, sign_in) = match self.store.resume_session(shown).await? {
+            Resumption::Resumed(actor, name, sign_in) => (actor, name, sign_in),
             Resumption::Unknown => return Err(Refused::SessionEnded),
             Resumption::OfAnotherClient(user) => {
                 tracing::warn!(%user, address = %visitor.source, "a session token came from another client's key");
@@ -130,26 +135,25 @@ impl Service {
                 return Err(Refused::SessionEnded);
             }
         };
-        // After the store: who is refused here shows the old token again, which is valid still.
-        self.presence.claim(visitor.connection, actor.user, false).map_err(|_| Refused::SessionEnded)?;
-        self.confirm(visitor, SignedInUser { id: actor.user, name: name.clone(), session: actor.session }).await?;
+        // The store has decided whose the session is, whomever the memory has: what it knows may be older, and a later
+        // sign-in that it knows bars the confirmation. Who has gone meanwhile shows the old token again.
+        self.presence.claim(visitor.connection, actor.user, true).map_err(|_| Refused::SessionEnded)?;
+        let user = SignedInUser { id: actor.user, name: name.clone(), session: actor.session };
+        self.confirm(visitor, user, sign_in).await?;
         tracing::info!(user = %name, address = %visitor.client.address, "session resumed");
         Ok(SignedIn { user: name, token: successor })
     }
 
     /// The claimed session is stored: the connection is signed in, unless the session has ended meanwhile.
-    pub(super) async fn confirm(&self, visitor: &Visitor, user: SignedInUser) -> Result<()> {
+    pub(super) async fn confirm(&self, visitor: &Visitor, user: SignedInUser, sign_in: SignIn) -> Result<()> {
         let actor = Actor::new(user.id, user.session);
-        if !self.presence.confirm(visitor.connection, user) {
+        if !self.presence.confirm(visitor.connection, user, sign_in) {
             return Err(Refused::SessionEnded);
         }
         // What ended the session before the connection was known to have it could not tell the connection.
-        match self.store.last_sign_in(actor).await {
-            Ok(sign_in) => self.presence.number_sign_in(visitor.connection, actor.user, sign_in),
-            Err(error) => {
-                self.presence.sign_out(visitor.connection);
-                return Err(error.into());
-            }
+        if let Err(error) = self.store.last_sign_in(actor).await {
+            self.presence.sign_out(visitor.connection);
+            return Err(error.into());
         }
         // Or another tracker has it by now.
         self.caller(visitor.connection).map(|_| ()).map_err(|_| Refused::SessionEnded)

@@ -3,9 +3,10 @@
 use super::*;
 use crate::admission::Admission;
 use crate::presence::Line;
+use crate::store::{Actor, NewSession, SignIn};
 use mini_torrent_common::control::Event;
 use mini_torrent_common::hash::{GroupId, PeerId};
-use mini_torrent_common::secret::Password;
+use mini_torrent_common::secret::{Password, SessionToken};
 use mini_torrent_common::tls::{Identity, PublicKey};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32};
@@ -134,6 +135,46 @@ async fn a_later_login_ends_the_tokens_of_before() {
     stage.service.login(&second, "bob".parse().unwrap(), password(), false).await.unwrap();
     let (first, _events) = stage.connect(1);
     assert_eq!(stage.service.resume(&first, old.token).await, Err(Refused::SessionEnded));
+}
+
+/// A request that was held up, for instance in a tracker that was stopped: its client has its session elsewhere.
+#[tokio::test]
+async fn a_resumption_whose_client_has_gone_is_not_begun() {
+    let stage = Stage::new().await;
+    let (bob, _events) = stage.member(1, "bob").await;
+    let token = SessionToken::new([9; 32]);
+    let session = NewSession {
+        user: bob.user,
+        token: token.digest(),
+        client_key: PublicKey([1; 32]),
+        address: "10.0.0.1:4000".into(),
+        agent: "t".into(),
+        since_ms: 1,
+        expires_ms: u64::MAX >> 1,
+    };
+    let session = stage.service.store.begin_session(session).await.unwrap();
+    let (gone, _events) = stage.connect(1);
+    stage.service.presence.disconnect(gone.connection);
+    assert_eq!(stage.service.resume(&gone, token).await, Err(Refused::SessionEnded));
+    let last = stage.service.store.last_sign_in(Actor::new(bob.user, session.id)).await;
+    assert_eq!(last, Ok(session.sign_in), "no successor was issued");
+}
+
+#[tokio::test]
+async fn a_takeover_that_fails_in_the_store_leaves_the_other_client_signed_in() {
+    let stage = Stage::new().await;
+    let (bob, mut bobs) = stage.member(1, "bob").await;
+    let database = rusqlite::Connection::open(stage.directory.path().join("tracker.db")).unwrap();
+    let refuse = "CREATE TRIGGER full BEFORE INSERT ON sessions BEGIN SELECT RAISE(ABORT, 'full'); END";
+    database.execute_batch(refuse).unwrap();
+    let (other, _events) = stage.connect(2);
+    let login = || stage.service.login(&other, bob.name.clone(), password(), true);
+    assert!(login().await.is_err());
+    assert!(bobs.try_recv().is_err() && stage.service.caller(bob.connection).is_ok());
+    assert_eq!(stage.service.list_sessions(&bob).await.unwrap().len(), 1);
+    database.execute_batch("DROP TRIGGER full").unwrap();
+    assert!(login().await.is_ok());
+    assert_eq!(following::ended(&mut bobs), "taken over from 10.0.0.2:4000");
 }
 
 /// Who is told of a request: the owner, and nobody else.

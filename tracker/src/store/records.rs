@@ -1,5 +1,6 @@
 //! What goes into the store and what comes out of it.
 
+use super::SignIn;
 use crate::domain::{Candidate, ListedFile, Quota, Refused, Standing, Target};
 use mini_torrent_common::control::{Left, ListingDraft, ListingId};
 use mini_torrent_common::hash::{GroupId, OperationId, Sha256Hash};
@@ -178,6 +179,8 @@ pub(crate) struct BegunSession {
     pub id: SessionId,
     /// Whether the account's earlier tickets were revoked, because another client signed in last.
     pub revoked: bool,
+    /// Which of the user's sign-ins it is.
+    pub sign_in: SignIn,
 }
 
 /// A token that a client shows to take up its session.
@@ -200,8 +203,8 @@ pub(crate) struct ShownToken {
 /// What a shown token is good for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Resumption {
-    /// The session goes on, with the successor as its token.
-    Resumed(Actor, UserName),
+    /// The session goes on, with the successor as its token and this sign-in.
+    Resumed(Actor, UserName, SignIn),
     /// There is no such session, or it has expired.
     Unknown,
     /// The session is another client's; nothing was changed.

@@ -262,6 +262,22 @@ async fn a_second_login_is_refused_wherever_the_first_client_is() {
     assert_eq!(ended(&mut olgas), "taken over from 10.0.0.8:4000");
 }
 
+/// The second tracker dies before it could say that somebody took the account over there. Whose session it is, the store
+/// says: the other one's token is nobody's any more.
+#[tokio::test]
+async fn who_took_over_at_a_tracker_that_died_is_the_one_who_goes_on() {
+    let Company { one, two, olga, mut olgas, .. } = company().await;
+    let (visitor, _events) = two.connect(8);
+    let taken = two.service.login(&visitor, olga.name.clone(), password(), true).await.unwrap();
+    drop(two);
+    assert!(one.service.caller(olga.connection).is_ok(), "nobody has told");
+    let (caller, _token, _events) = one.resume(8, taken).await;
+    assert_eq!(ended(&mut olgas), "taken over from 10.0.0.8:4000");
+    assert!(one.service.caller(olga.connection).is_err());
+    assert_eq!(one.service.presence.live_sessions(), [caller.session]);
+    assert_eq!(one.service.list_sessions(&caller).await.unwrap().len(), 1);
+}
+
 /// As on one tracker, a lost connection bars other clients for half a minute, and the same one never.
 #[tokio::test]
 async fn a_lost_session_bars_other_clients_for_a_while() {

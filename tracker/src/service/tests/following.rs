@@ -108,7 +108,7 @@ async fn a_session_that_ended_elsewhere_while_it_began_signs_nobody_in() {
     let Caller { user: id, name, session, connection, .. } = two.service.caller(visitor.connection).unwrap();
     one.service.lock_user(name.clone()).await.unwrap();
     two.service.presence.claim(connection, id, false).unwrap();
-    let confirmed = two.service.confirm(&visitor, SignedInUser { id, name, session }).await;
+    let confirmed = two.service.confirm(&visitor, SignedInUser { id, name, session }, SignIn(99)).await;
     assert_eq!(confirmed, Err(Refused::SessionEnded));
     assert!(two.service.caller(connection).is_err());
 }

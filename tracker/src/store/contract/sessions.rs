@@ -29,11 +29,15 @@ async fn signed_in(store: &Store) -> Actor {
 }
 
 async fn resume(store: &Store, shown: u8, successor: u8) -> Resumption {
-    store.resume_session(show(shown, successor)).await.unwrap()
+    match store.resume_session(show(shown, successor)).await.unwrap() {
+        Resumption::Resumed(actor, name, _) => Resumption::Resumed(actor, name, SignIn(0)),
+        other => other,
+    }
 }
 
+/// With whatever sign-in.
 fn goes_on(actor: Actor) -> Resumption {
-    Resumption::Resumed(actor, user_name("bob"))
+    Resumption::Resumed(actor, user_name("bob"), SignIn(0))
 }
 
 pub(super) async fn a_user_has_one_session_and_its_number_is_never_used_again(on: Place) {
@@ -69,7 +73,7 @@ pub(super) async fn a_used_token_has_a_successor_and_stays_good_until_that_is_us
     let opened = on.open().await;
     let actor = signed_in(&opened.store).await;
     assert_eq!(resume(&opened.store, 1, 2).await, goes_on(actor));
-    // The answer was lost, twice: what it would have brought is worth nothing.
+    // The answer was lost, twice.
     assert_eq!(resume(&opened.store, 1, 3).await, goes_on(actor));
     let opened = opened.reopen().await;
     assert_eq!(resume(&opened.store, 1, 4).await, goes_on(actor));
@@ -89,6 +93,45 @@ pub(super) async fn a_token_that_was_used_up_ends_its_session(on: Place) {
         assert_eq!(store.sessions(actor.user).await, Ok(vec![]));
         assert_eq!(resume(&store, 5, 9).await, Resumption::Unknown, "the whole family is gone");
     }
+}
+
+/// A request with the same token was held up on its way: the client has a successor by then, and uses that.
+pub(super) async fn a_token_that_is_shown_late_takes_no_successor_away(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
+    let actor = signed_in(&store).await;
+    assert_eq!(resume(&store, 1, 2).await, goes_on(actor));
+    let late = u8::try_from(crate::limits::MAX_SUCCESSORS).unwrap() - 1;
+    for nobodys in 0..late {
+        assert_eq!(resume(&store, 1, 100 + nobodys).await, goes_on(actor));
+    }
+    assert_eq!(resume(&store, 2, 3).await, goes_on(actor), "the one that the client has");
+    assert_eq!(resume(&store, 2, 4).await, goes_on(actor));
+    assert_eq!(resume(&store, 100, 9).await, Resumption::UsedUp(actor, user_name("bob")), "its siblings are not");
+}
+
+pub(super) async fn so_many_successors_of_a_token_are_good_and_no_more(on: Place) {
+    let n = u8::try_from(crate::limits::MAX_SUCCESSORS).unwrap();
+    for (shown, is_good) in [(2, false), (3, true), (2 + n, true)] {
+        let Opened { store, database: _database } = on.open().await;
+        let actor = signed_in(&store).await;
+        for successor in 2..=2 + n {
+            assert_eq!(resume(&store, 1, successor).await, goes_on(actor));
+        }
+        let used_up = Resumption::UsedUp(actor, user_name("bob"));
+        assert_eq!(resume(&store, shown, 99).await, if is_good { goes_on(actor) } else { used_up }, "{shown}");
+    }
+}
+
+pub(super) async fn later_resumptions_are_later_sign_ins(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
+    let user = bob(&store).await;
+    let mut last = store.begin_session(session(user, 1, token(1))).await.unwrap().sign_in;
+    for (shown, successor) in [(1, 2), (1, 3), (3, 4)] {
+        let resumed = store.resume_session(show(shown, successor)).await.unwrap();
+        let Resumption::Resumed(_, _, sign_in) = resumed else { panic!("{resumed:?}") };
+        assert!(sign_in > std::mem::replace(&mut last, sign_in));
+    }
+    assert!(store.begin_session(session(user, 1, token(5))).await.unwrap().sign_in > last);
 }
 
 pub(super) async fn another_clients_key_changes_nothing_with_any_token(on: Place) {

@@ -1,17 +1,21 @@
-//! Sessions and their tokens. A user has one session; a token has one successor, and so on.
+//! Sessions and their tokens. A user has one session; a token that is shown has a successor, and so on.
 
 use super::{Result, announce_keys, limit, operations, revocations};
 use crate::domain::Refused;
 use crate::limits;
 use crate::store::sql::{Row, Tx, params};
-use crate::store::{Actor, BegunSession, NewSession, Resumption, Session, SessionId, ShownToken, StoreError, UserId};
+use crate::store::{
+    Actor, BegunSession, NewSession, Resumption, Session, SessionId, ShownToken, SignIn, StoreError, UserId,
+};
 use mini_torrent_common::hash::Sha256Hash;
 use mini_torrent_common::names::UserName;
 use mini_torrent_common::tls::PublicKey;
 
-/// The session's token that was issued last.
+/// A successor of the token that was shown last, or a session's first one. There are several when that was shown
+/// again: because the answer was lost, or because it had been held up on its way and the client was given another one
+/// meanwhile. They are all good until one of them is shown, for only the client knows which has reached it.
 const CURRENT: i64 = 1;
-/// The token before; it is valid until the current one is used, for the answer that brought that may be lost.
+/// The token that was shown last; it is valid until a successor is.
 const PREDECESSOR: i64 = 2;
 /// A token that nobody has a use for any more, except a thief.
 const RETIRED: i64 = 3;
@@ -54,14 +58,15 @@ pub(in crate::store) fn begin(tx: Tx<'_>, session: &NewSession) -> Result<BegunS
         ],
         |row| row.get(0).map(SessionId),
     )?;
-    issue(tx, id, session.token)?;
-    Ok(BegunSession { id, revoked })
+    let sign_in = issue(tx, id, session.token)?;
+    Ok(BegunSession { id, revoked, sign_in })
 }
 
-fn issue(tx: Tx<'_>, session: SessionId, token: Sha256Hash) -> Result<()> {
-    let sql = "INSERT INTO session_tokens (token_digest, session_id, state) VALUES (?1, ?2, ?3)";
-    tx.execute(sql, params![token.as_bytes(), session.0, CURRENT])?;
-    Ok(())
+/// Its number is the sign-in's. Who issues holds a row of the user's or the session's until the commit, so that later
+/// ones have greater numbers.
+fn issue(tx: Tx<'_>, session: SessionId, token: Sha256Hash) -> Result<SignIn> {
+    let sql = "INSERT INTO session_tokens (token_digest, session_id, state) VALUES (?1, ?2, ?3) RETURNING id";
+    tx.query_one(sql, params![token.as_bytes(), session.0, CURRENT], |row| row.get(0).map(SignIn))
 }
 
 /// A session as a token finds it.
@@ -99,24 +104,34 @@ pub(in crate::store) fn resume(tx: Tx<'_>, shown: &ShownToken) -> Result<Resumpt
     if expires_ms <= shown.now_ms {
         return Ok(Resumption::Unknown);
     }
-    // What retires is the token that this one makes useless: the one before it, or its successor that never
-    // reached the client.
-    let useless = match state {
-        CURRENT => PREDECESSOR,
-        PREDECESSOR => CURRENT,
-        _ => {
-            end(tx, actor)?;
-            return Ok(Resumption::UsedUp(actor, name));
-        }
-    };
-    let change = "UPDATE session_tokens SET state = ?3 WHERE session_id = ?1 AND state = ?2";
-    tx.execute(change, params![actor.session.0, useless, RETIRED])?;
-    tx.execute(change, params![actor.session.0, CURRENT, PREDECESSOR])?;
-    issue(tx, actor.session, shown.successor)?;
-    forget_retired(tx, actor.session)?;
+    if state != CURRENT && state != PREDECESSOR {
+        end(tx, actor)?;
+        return Ok(Resumption::UsedUp(actor, name));
+    }
     let sql = "UPDATE sessions SET address = ?2, expires_ms = ?3 WHERE id = ?1";
     tx.execute(sql, params![actor.session.0, &*shown.address, shown.expires_ms])?;
-    Ok(Resumption::Resumed(actor, name))
+    if state == CURRENT {
+        // It has reached the client: the one before it is useless now, and so are its siblings, which have not.
+        let sql = "UPDATE session_tokens SET state = ?2 WHERE session_id = ?1 AND state <> ?2";
+        tx.execute(sql, params![actor.session.0, RETIRED])?;
+        let sql = "UPDATE session_tokens SET state = ?2 WHERE token_digest = ?1";
+        tx.execute(sql, params![shown.token.as_bytes(), PREDECESSOR])?;
+    }
+    let sign_in = issue(tx, actor.session, shown.successor)?;
+    retire_oldest(tx, actor.session)?;
+    forget_retired(tx, actor.session)?;
+    Ok(Resumption::Resumed(actor, name, sign_in))
+}
+
+/// Keeps the newest of the successors.
+fn retire_oldest(tx: Tx<'_>, session: SessionId) -> Result<()> {
+    tx.execute(
+        "UPDATE session_tokens SET state = ?3 WHERE session_id = ?1 AND state = ?2 AND id <=
+             (SELECT t.id FROM session_tokens t WHERE t.session_id = ?1 AND t.state = ?2
+              ORDER BY t.id DESC LIMIT 1 OFFSET ?4)",
+        params![session.0, CURRENT, RETIRED, limit(limits::MAX_SUCCESSORS)],
+    )?;
+    Ok(())
 }
 
 /// Keeps the newest of the retired tokens.

@@ -189,7 +189,7 @@ mod tests {
         let (address, client_key) = (String::new(), PublicKey([0; 32]));
         let shown = ShownToken { token, successor, client_key, address, now_ms: 50, expires_ms: 200 };
         let resumed = database.write(move |tx| sessions::resume(tx, &shown)).await.unwrap();
-        assert!(matches!(resumed, crate::store::Resumption::Resumed(actor, _) if actor.user == UserId(3)));
+        assert!(matches!(resumed, crate::store::Resumption::Resumed(actor, _, _) if actor.user == UserId(3)));
         let keys = database.read(|tx| {
             let sql = "SELECT client_key, epoch, locked FROM users ORDER BY id";
             tx.query(sql, params![], |row| Ok((row.get(0)?, row.get::<i64>(1)?, row.get(2)?)))
