@@ -156,6 +156,18 @@ impl Database {
         }
     }
 
+    /// The same for work that does nothing twice, because it records what it did under a name: it is run again also when
+    /// nobody knows whether it was committed.
+    pub(super) async fn write_named<T: Send + 'static>(
+        &self,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self {
+            Self::Sqlite(database) => database.write(work).await,
+            Self::Postgres(database) => database.write_named(work).await,
+        }
+    }
+
     pub(super) async fn close(&self) {
         match self {
             Self::Sqlite(database) => database.close().await,

@@ -73,7 +73,19 @@ impl Store {
         kind: OperationKind,
         work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.database.write(move |tx| operations::as_actor(tx, actor, kind, || work(tx))).await
+        self.write_once(actor.once, move |tx| operations::as_actor(tx, actor, kind, || work(tx))).await
+    }
+
+    /// Writes what is done once if it has a name.
+    async fn write_once<T: Send + 'static>(
+        &self,
+        name: Option<Once>,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match name {
+            Some(_) => self.database.write_named(work).await,
+            None => self.database.write(work).await,
+        }
     }
 
     /// The deployment's fingerprint, once one is set.
@@ -94,7 +106,7 @@ impl Store {
     /// As [`Self::create_user`] for a client that is not signed in, once under a name of its own.
     pub(crate) async fn register(&self, new: NewUser) -> Result<UserId> {
         let owner = Owner::Client(new.client_key);
-        let write = self.database.write(move |tx| {
+        let write = self.write_once(new.once, move |tx| {
             operations::once(tx, owner, new.once, OperationKind::CreateUser, || {
                 accounts::create_user(tx, &new.name, &new.password_hash, new.at_ms)
             })

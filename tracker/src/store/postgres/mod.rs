@@ -3,8 +3,9 @@
 //! Writes are SERIALIZABLE: they take effect as if one came after the other, as they do in SQLite, so that the rules
 //! they ask hold whatever another tracker writes meanwhile. What crosses is run again, a bounded number of times.
 //! Reads see one snapshot; a read of one statement is that statement and nothing else. A transaction whose connection
-//! breaks before its COMMIT was sent is run again over another connection; one that breaks later may have been
-//! committed or not, and is answered as unavailable.
+//! breaks before its COMMIT was sent is run again over another connection. One that breaks later may have been
+//! committed or not: it is run again, too, when it records what it did under a name and so does nothing twice; else it is
+//! answered as unavailable.
 
 mod connecting;
 mod failure;
@@ -37,6 +38,8 @@ enum Mode {
     Look,
     Read,
     Write,
+    /// The same for what finds its own effect when it is run again.
+    Named,
 }
 
 impl Mode {
@@ -45,7 +48,7 @@ impl Mode {
         match self {
             Self::Look => None,
             Self::Read => Some(READ),
-            Self::Write => Some(WRITE),
+            Self::Write | Self::Named => Some(WRITE),
         }
     }
 }
@@ -67,6 +70,8 @@ enum Attempt<T> {
     Over(Result<T>),
     /// Nothing was committed.
     Again(Failure),
+    /// It was committed or not.
+    Unanswered,
 }
 
 impl Database {
@@ -114,6 +119,15 @@ impl Database {
         self.run(Mode::Write, work).await
     }
 
+    /// The same for work that records what it did under a name and looks there first: it is run again also when it may
+    /// have taken effect.
+    pub(super) async fn write_named<T: Send + 'static>(
+        &self,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(Mode::Named, work).await
+    }
+
     pub(super) async fn close(&self) {
         self.pool.close();
     }
@@ -124,7 +138,7 @@ impl Database {
         F: Fn(Tx<'_>) -> Result<T> + Send + 'static,
     {
         let give_up = Instant::now() + limits::DATABASE_PATIENCE;
-        let mut n_attempts = 0;
+        let (mut n_attempts, mut was_unanswered) = (0, false);
         loop {
             let client = self.connect(give_up).await?;
             let (runtime, deadline) = (Handle::current(), self.deadline);
@@ -132,8 +146,19 @@ impl Database {
             let (attempt, returned) = ran.await.map_err(|_| StoreError::Unavailable)?;
             work = returned;
             let failure = match attempt {
+                // What it crossed may be its own first attempt, whose record is there now.
+                Attempt::Over(Err(StoreError::Conflict)) if std::mem::take(&mut was_unanswered) => Failure::Conflict,
                 Attempt::Over(outcome) => return outcome,
                 Attempt::Again(failure) => failure,
+                Attempt::Unanswered if mode == Mode::Named => {
+                    tracing::warn!("a commit was not answered: it is looked for");
+                    was_unanswered = true;
+                    Failure::Lost
+                }
+                Attempt::Unanswered => {
+                    tracing::error!("a commit was not answered: it may have taken place");
+                    return Err(StoreError::Unavailable);
+                }
             };
             n_attempts += 1;
             if n_attempts >= limits::MAX_TRANSACTION_ATTEMPTS || Instant::now() >= give_up {
@@ -192,12 +217,9 @@ fn attempt<T>(
         (Ok(Err(error)), None) => (Attempt::Over(Err(error)), transaction.end("ROLLBACK").is_ok()),
         (Ok(Ok(value)), None) => match transaction.end("COMMIT") {
             Ok(()) => (Attempt::Over(Ok(value)), true),
-            Err(_) if mode != Mode::Write => (Attempt::Over(Ok(value)), false),
+            Err(_) if matches!(mode, Mode::Look | Mode::Read) => (Attempt::Over(Ok(value)), false),
             Err(failure @ Failure::Crossed) => (Attempt::Again(failure), true),
-            Err(_) => {
-                tracing::error!("a commit was not answered: it may have taken place");
-                (Attempt::Over(Err(StoreError::Unavailable)), false)
-            }
+            Err(_) => (Attempt::Unanswered, false),
         },
     };
     if !is_in_order {

@@ -2,8 +2,14 @@
 
 use crate::postgres_server::{self, Certificates, NO_CERTIFICATES, Server, Stop};
 use crate::store::sql::{Tx, params};
-use crate::store::{Location, OpenError, Result, Store, StoreError};
+use crate::store::{Actor, Location, NewSession, NewUser, Once, OpenError, Result, Store, StoreError, UserId};
+use mini_torrent_common::hash::{GroupId, OperationId, Sha256Hash};
+use mini_torrent_common::tls::PublicKey;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 fn location(url: &str) -> Location {
     Location::parse(url).unwrap()
@@ -203,4 +209,97 @@ async fn an_impostor_is_not_spoken_to() {
         let error = Store::open(&with(&format!("sslmode=require&sslrootcert={root}"))).await.err().unwrap();
         assert!(error.to_string().contains(part), "{error}");
     }
+}
+
+/// Stands between a store and its server, and breaks a connection behind the next COMMIT once it is told to: the server
+/// has done it and the store does not hear of that.
+struct Breaker {
+    url: String,
+    next_commit: Arc<AtomicBool>,
+}
+
+impl Breaker {
+    async fn before(database: &postgres_server::Database) -> Self {
+        let Ok(Location::Postgres(server)) = Location::parse(&database.url) else { panic!() };
+        let port = server.config().get_ports()[0];
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let own_port = listener.local_addr().unwrap().port();
+        let url = database.url.replacen(&format!(":{port}/"), &format!(":{own_port}/"), 1);
+        let next_commit = Arc::new(AtomicBool::new(false));
+        let breaks = Arc::clone(&next_commit);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                tokio::spawn(Self::pass_on(client, server, Arc::clone(&breaks)));
+            }
+        });
+        Self { url, next_commit }
+    }
+
+    async fn pass_on(mut client: TcpStream, mut server: TcpStream, breaks: Arc<AtomicBool>) {
+        let (mut asked, mut answered) = ([0; 16_384], [0; 16_384]);
+        loop {
+            tokio::select! {
+                n = client.read(&mut asked) => match n {
+                    Err(_) | Ok(0) => return,
+                    Ok(n) => {
+                        server.write_all(&asked[..n]).await.unwrap();
+                        let is_commit = asked[..n].windows(6).any(|word| word == b"COMMIT");
+                        if is_commit && breaks.swap(false, Ordering::Relaxed) {
+                            server.read(&mut answered).await.unwrap();
+                            return;
+                        }
+                    }
+                },
+                n = server.read(&mut answered) => match n {
+                    Err(_) | Ok(0) => return,
+                    Ok(n) => client.write_all(&answered[..n]).await.unwrap(),
+                },
+            }
+        }
+    }
+
+    fn break_next(&self) {
+        self.next_commit.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What has a name is looked for under it; of what has none nobody knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_whose_answer_was_lost_is_looked_for_by_its_name() {
+    let Some(server) = postgres_server::own() else { return };
+    let database = server.database();
+    let breaker = Breaker::before(&database).await;
+    let (store, _lock) = Store::open(&location(&breaker.url)).await.unwrap();
+    let new = |name: &str, once| NewUser {
+        name: name.parse().unwrap(),
+        password_hash: "hash".into(),
+        at_ms: 1,
+        client_key: PublicKey([1; 32]),
+        once,
+    };
+    let once = |name: u8| Some(Once { id: OperationId([name; 16]), at_ms: 1 });
+    breaker.break_next();
+    let olga = store.register(new("olga", once(1))).await.unwrap();
+    assert_eq!(olga, UserId(1), "it was done once");
+    let session = NewSession {
+        user: olga,
+        token: Sha256Hash([1; 32]),
+        client_key: PublicKey([1; 32]),
+        address: "10.0.0.1:5".into(),
+        agent: "test".into(),
+        since_ms: 1,
+        expires_ms: 100,
+    };
+    let session = store.begin_session(session).await.unwrap().id;
+    let actor = Actor { once: once(2), ..Actor::new(olga, session) };
+    breaker.break_next();
+    let created = store.create_group(GroupId([7; 16]), "lab".parse().unwrap(), actor, 1, |_, _| Ok(())).await;
+    assert_eq!(created, Ok(()));
+    assert_eq!(store.standing("lab".parse().unwrap(), olga).await.unwrap().id, GroupId([7; 16]));
+
+    breaker.break_next();
+    assert_eq!(store.register(new("bob", None)).await, Err(StoreError::Unavailable));
+    assert_eq!(is_there(&store, "bob").await, Ok(true));
+    assert!(!breaker.next_commit.load(Ordering::Relaxed));
 }
