@@ -125,7 +125,7 @@ pub struct Tracker {
     /// What was revoked before anybody could connect is nothing to tell of.
     last_revocation: u64,
     /// Held as long as it runs.
-    number_lock: File,
+    number_locks: [Option<File>; 2],
 }
 
 impl Tracker {
@@ -140,6 +140,7 @@ impl Tracker {
         // The lock is held until the deployment is founded.
         let opened = Store::open(&database).await;
         let (store, lock) = opened.map_err(|error| StartError::Database { location: database.clone(), error })?;
+        let number_locks = [Some(number_lock), lock_beside(&database, number)?];
         let known = store.deployment().await?;
         let identity = identity::load_or_create(&data_directory, known)?;
         let fingerprint = identity.public().fingerprint();
@@ -157,12 +158,12 @@ impl Tracker {
         let service = Arc::new(Service::new(store, clock, passwords, tickets, policy));
         // Before anybody can announce: no key that is good is turned away.
         service.refresh_keys().await;
-        // On one host the lock has told already.
+        // On one host the locks have told already.
         if matches!(database, Location::Postgres(_)) && service.number_is_alive().await? {
             return Err(StartError::NumberInUse { number: number.0, place: database.to_string() });
         }
         service.begin_run().await?;
-        Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation, number_lock })
+        Ok(Self { service, tls: Arc::new(tls), fingerprint, last_revocation, number_locks })
     }
 
     /// The deployment's key as people compare it.
@@ -182,7 +183,7 @@ impl Tracker {
         let replaced = server::serve(Arc::clone(&self.service), self.tls, self.last_revocation, port, shutdown).await;
         self.service.end_run().await;
         self.service.store().close().await;
-        drop(self.number_lock);
+        drop(self.number_locks);
         replaced.map_err(|server::Replaced| StartError::NumberTaken)
     }
 }
@@ -194,14 +195,25 @@ fn create_private_directory(path: &Path) -> Result<(), StartError> {
 
 /// Each tracker of a data directory has a lock of its own, which the system gives back however the process ends.
 fn number_lock(directory: &Path, number: u32) -> Result<File, StartError> {
-    let path = directory.join(format!("tracker-{number}.lock"));
+    lock_number(directory.join(format!("tracker-{number}.lock")), number, directory)
+}
+
+/// Each tracker on a database in a file, too, for it may be reached through several data directories.
+fn lock_beside(database: &Location, number: u32) -> Result<Option<File>, StartError> {
+    let Location::Sqlite(named) = database else { return Ok(None) };
+    // However it is named.
+    let path = named.canonicalize().map_err(|error| StartError::Io { path: named.clone(), error })?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".tracker-{number}.lock"));
+    lock_number(path.with_file_name(name), number, named).map(Some)
+}
+
+fn lock_number(path: PathBuf, number: u32, place: &Path) -> Result<File, StartError> {
     let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path);
     let file = file.map_err(|error| StartError::Io { path: path.clone(), error })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            Err(StartError::NumberInUse { number, place: directory.display().to_string() })
-        }
+        Err(TryLockError::WouldBlock) => Err(StartError::NumberInUse { number, place: place.display().to_string() }),
         Err(TryLockError::Error(error)) => Err(StartError::Io { path, error }),
     }
 }

@@ -252,6 +252,30 @@ fn trackers_that_start_together_on_nothing_share_one_key() {
     });
 }
 
+/// A number is used once on a database, through whatever data directory: the newcomer is refused, not the one that runs.
+#[test]
+fn a_number_is_used_once_on_a_database_whatever_the_data_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let database = format!("sqlite:{}", path("mini-tracker.data/tracker.db"));
+    let named = ["--data-dir", &path("other"), "--database", &database];
+    let start = |options: &[&str]| refused(directory.path(), &[&["--listen", "127.0.0.1:0"], options].concat());
+    let mut first = Running::start(directory.path());
+    assert_eq!(first.answer(CREATE_BOB), "user bob created");
+    std::fs::create_dir(path("other")).unwrap();
+    std::fs::copy(path("mini-tracker.data/identity.key"), path("other/identity.key")).unwrap();
+    let error = start(&named);
+    assert!(error.starts_with("error[data_dir_in_use]: tracker 1 runs already"), "{error}");
+    assert!(first.answer(CREATE_BOB).starts_with("error[user_exists]"), "it goes on");
+    Running::start_number("2", directory.path(), &named).terminate();
+    first.terminate();
+    let mut other = Running::start_with(directory.path(), &named);
+    let error = start(&[]);
+    assert!(error.starts_with("error[data_dir_in_use]: tracker 1 runs already"), "{error}");
+    assert!(other.answer(CREATE_BOB).starts_with("error[user_exists]"), "it goes on");
+    other.terminate();
+}
+
 /// C12: a second host joins with a copy of the deployment's key, and with no other one.
 #[test]
 fn trackers_of_several_hosts_share_a_database_and_the_deployments_key() {
