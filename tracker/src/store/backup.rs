@@ -4,6 +4,8 @@ use super::copying::{CopyError, copy};
 use super::database::blocking;
 use super::location::Location;
 use super::sqlite;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use std::fs::{self, DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -46,21 +48,32 @@ pub(crate) async fn back_up(from: &Location, into: &Path) -> Result<(), BackupEr
     draft.publish(into).map_err(failed)
 }
 
+/// What the names of drafts begin with; the number of their process follows.
+const DRAFT: &str = ".mini-tracker-backup.";
+
 /// A directory of its own for what is not complete yet, and for what SQLite puts beside a file.
-struct Draft(PathBuf);
+struct Draft {
+    path: PathBuf,
+    /// Locked as long as it is in use, also for who cannot see its process.
+    _lock: File,
+}
 
 impl Draft {
     fn beside(path: &Path) -> io::Result<Self> {
         if path.symlink_metadata().is_ok() {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
-        let directory = parent(path).join(format!(".mini-tracker-backup.{}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&directory)?;
-        Ok(Self(directory))
+        remove_left_drafts(parent(path))?;
+        let path = parent(path).join(format!("{DRAFT}{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let lock = File::open(&path)?;
+        // Where there are no locks, the number of the process is all that protects it.
+        let _ = lock.try_lock();
+        Ok(Self { path, _lock: lock })
     }
 
     fn file(&self) -> PathBuf {
-        self.0.join("tracker.db")
+        self.path.join("tracker.db")
     }
 
     /// A hard link does not replace what has come there meanwhile.
@@ -73,9 +86,31 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
-        // What stays behind has a name that says what it was.
-        let _ = fs::remove_dir_all(&self.0);
+        // What stays behind has a name that says what it was, and the next backup removes it.
+        let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// Removes the drafts of processes that were killed: all password hashes are in them.
+fn remove_left_drafts(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let process = entry.file_name().to_str().and_then(|name| name.strip_prefix(DRAFT)?.parse().ok());
+        let Some(process) = process.filter(|process| !is_other_process(*process)) else { continue };
+        // A process of another host, or of another container, holds the lock.
+        let is_unused = File::open(entry.path()).is_ok_and(|draft| draft.try_lock().is_ok());
+        if is_unused && entry.file_type()?.is_dir() {
+            tracing::warn!(process, path = %entry.path().display(), "what a killed backup left is removed");
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Whether another process of this number is running here.
+fn is_other_process(number: u32) -> bool {
+    let process = i32::try_from(number).ok().and_then(Pid::from_raw);
+    number != std::process::id() && process.is_some_and(|process| test_kill_process(process) != Err(Errno::SRCH))
 }
 
 fn parent(path: &Path) -> &Path {

@@ -174,3 +174,29 @@ fn every_column_of_every_table_is_copied() {
     assert_eq!(copied.difference(&there).count(), 0);
     assert!(Path::new("../migrations/postgres").exists(), "a test sees to it that both have the same tables");
 }
+/// What was killed in the middle cannot remove what it has written so far, with all the password hashes.
+#[tokio::test]
+async fn a_backup_removes_what_killed_ones_left_and_nothing_of_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let from = Location::within(directory.path());
+    open(&from).await.close().await;
+    let place = tempfile::tempdir().unwrap();
+    let mut gone = std::process::Command::new("true").spawn().unwrap();
+    gone.wait().unwrap();
+    let left = |name: String| {
+        let left = place.path().join(name);
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join("tracker.db"), "hashes").unwrap();
+        left
+    };
+    let [killed, namesake] = [gone.id(), std::process::id()].map(|id| left(format!(".mini-tracker-backup.{id}")));
+    let (lives, other) = (left(".mini-tracker-backup.1".into()), left(".mini-tracker-backup.x".into()));
+    let elsewhere = left(format!(".mini-tracker-backup.{}", u32::MAX >> 2));
+    let lock = std::fs::File::open(&elsewhere).unwrap();
+    lock.lock().unwrap();
+    let path = place.path().join("backup.db");
+    crate::store::back_up(&from, &path).await.unwrap();
+    assert!(path.exists() && !killed.exists() && !namesake.exists());
+    assert!(lives.exists() && other.exists() && elsewhere.exists());
+}
+
