@@ -220,6 +220,8 @@ pub(crate) const MAX_SETTINGS_LENGTH: u64 = 64 * 1024;
 pub(crate) const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
 /// Between two beats of the heart when nothing changed.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often it is looked whether trackers use a store that is to be moved: for 2.5 s.
+pub(crate) const LOOKS_FOR_TRACKERS: usize = 10;
 /// How often a starting tracker looks whether the heart of another one with its number beats: for 2.5 s.
 pub(crate) const LOOKS_FOR_OWN_NUMBER: usize = 10;
 /// A tracker whose heart has stood still for this long is dead to the others.

@@ -27,8 +27,8 @@ pub(crate) enum Task {
     Backup(Backup),
     /// Copy everything into another, empty database and compare it
     ///
-    /// Stop the trackers first: what they write after the copy has begun is not in it. Then start them with the new
-    /// database. The old one is left as it is.
+    /// Stop the trackers first: what they write after the copy has begun is not in it, and while one is seen to be
+    /// running nothing is copied. Then start them with the new database. The old one is left as it is.
     MigrateStore(MigrateStore),
 }
 
@@ -117,7 +117,7 @@ impl MigrateStore {
         };
         let (from, to) = (named(self.from, self.from_file)?, named(self.to, self.to_file)?);
         let failed = |error: CopyError| (ErrorCode::StoreUnavailable, error.to_string());
-        let tables = store::copy(&from, &to).await.map_err(failed)?;
+        let tables = store::move_to(&from, &to).await.map_err(failed)?;
         for Copied { table, n_rows, digest, .. } in &tables {
             output::line(&format!("{table:<18} {n_rows:>9} rows  sha256:{digest}"));
         }

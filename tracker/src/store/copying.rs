@@ -3,11 +3,13 @@
 
 use super::database::Database;
 use super::location::Location;
+use super::queries::online;
 use super::sql::{Row, Tx, Value, params};
-use super::{OpenError, Result, StoreError};
+use super::{OpenError, Result, StoreError, TrackerNumber};
 use crate::limits;
 use mini_torrent_common::hash::Sha256Hash;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -115,6 +117,14 @@ pub(crate) enum CopyError {
     /// The target is in use.
     #[error("{0}: there is something in it already; a copy needs an empty database")]
     NotEmpty(Location),
+    /// Trackers write to the source.
+    #[error("{location}: tracker {tracker} is running on it; stop the trackers first, or what they write is lost")]
+    InUse {
+        /// The source.
+        location: Location,
+        /// One of them.
+        tracker: u32,
+    },
     /// What was written is not what was read.
     #[error("table {0} was not copied as it is; nothing was written")]
     Differs(&'static str),
@@ -149,6 +159,42 @@ enum Owned {
 enum Step {
     Rows(&'static Table, Vec<Vec<Owned>>),
     Over(Vec<Copied>),
+}
+
+/// Copies a store that no tracker uses any more, as [`copy`] does.
+///
+/// # Errors
+/// As [`copy`]; and when a tracker is seen to live, which takes a while to see unless all have ended orderly.
+pub(crate) async fn move_to(from: &Location, to: &Location) -> std::result::Result<Vec<Copied>, CopyError> {
+    let source = Database::existing(from).await;
+    let source = source.map_err(|error| CopyError::Open { location: from.clone(), error })?;
+    let seen = living_tracker(&source).await;
+    source.close().await;
+    if let Some(tracker) = seen? {
+        return Err(CopyError::InUse { location: from.clone(), tracker: tracker.0 });
+    }
+    copy(from, to).await
+}
+
+/// A tracker whose heart beats while we look, or that has come meanwhile.
+async fn living_tracker(source: &Database) -> Result<Option<TrackerNumber>> {
+    let look = async || -> Result<BTreeMap<_, _>> {
+        let nobody = TrackerNumber(0);
+        let all = source.read(move |tx| online::others(tx, nobody, &BTreeMap::new())).await?;
+        Ok(all.iter().map(|found| (found.tracker, (found.read.run, found.read.heartbeat))).collect())
+    };
+    let before = look().await?;
+    if before.is_empty() {
+        return Ok(None);
+    }
+    for _ in 0..limits::LOOKS_FOR_TRACKERS {
+        tokio::time::sleep(limits::FOLLOW_INTERVAL).await;
+        let now = look().await?;
+        if let Some((tracker, _)) = now.iter().find(|(tracker, beat)| before.get(tracker) != Some(beat)) {
+            return Ok(Some(*tracker));
+        }
+    }
+    Ok(None)
 }
 
 /// Copies a store. The source is left as it is; the target has to be empty, and gets its schema first.

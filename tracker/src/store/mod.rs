@@ -20,7 +20,7 @@ mod sqlite;
 
 pub(crate) use announce_keys::*;
 pub(crate) use backup::{BackupError, back_up};
-pub(crate) use copying::{Copied, CopyError, copy};
+pub(crate) use copying::{Copied, CopyError, move_to};
 pub(crate) use database::{OpenError, StartLock};
 pub use location::{Location, LocationError, Server};
 pub(crate) use online::*;

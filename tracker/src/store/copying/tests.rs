@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::postgres_server;
-use crate::store::{Actor, NewKey, NewListing, NewSession, Once, SessionId, Store, StoredTicketKey, UserId};
+use crate::store::{
+    Actor, NewKey, NewListing, NewSession, Once, OnlineChanges, Run, RunId, SessionId, Store, StoredTicketKey, UserId,
+};
 use mini_torrent_common::control::{INFO_PAGE_LENGTH, ListingDraft, ListingId};
 use mini_torrent_common::hash::{GroupId, InfoHash, OperationId, Sha1Hash};
 use mini_torrent_common::tls::{Fingerprint, PublicKey};
@@ -128,6 +130,35 @@ async fn what_is_in_use_is_not_overwritten_and_what_is_not_there_not_made() {
     assert!(older.to_string().contains("has schema 0"), "{older}");
 }
 
+/// A tracker that was killed has left its row, and only its heart tells.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_is_moved_only_when_no_trackers_heart_beats() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str| Location::Sqlite(directory.path().join(name));
+    let (from, to) = (file("a.db"), file("b.db"));
+    let store = open(&from).await;
+    fill(&store).await;
+    let run = Run { tracker: TrackerNumber(3), id: RunId([1; 16]) };
+    store.begin_run(run).await.unwrap();
+    let beats = async {
+        loop {
+            store.write_online(run, OnlineChanges::default()).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    };
+    let refused = tokio::select! {
+        moved = move_to(&from, &to) => moved.unwrap_err(),
+        () = beats => unreachable!(),
+    };
+    assert!(matches!(refused, CopyError::InUse { tracker: 3, .. }), "{refused}");
+    assert!(!directory.path().join("b.db").exists());
+    // Behind the one that was under way.
+    store.write_online(run, OnlineChanges::default()).await.unwrap();
+    assert!(!move_to(&from, &to).await.unwrap().is_empty(), "its heart stands still");
+    store.end_run(run).await.unwrap();
+    assert!(!move_to(&from, &file("c.db")).await.unwrap().is_empty(), "it has ended");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_one_private_file_of_a_live_store() {
     use std::os::unix::fs::PermissionsExt;
@@ -152,28 +183,6 @@ async fn a_backup_is_one_private_file_of_a_live_store() {
     }
 }
 
-/// What a later migration adds is copied, too.
-#[test]
-fn every_column_of_every_table_is_copied() {
-    let directory = tempfile::tempdir().unwrap();
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    runtime.block_on(Store::within(directory.path()));
-    let connection = rusqlite::Connection::open(directory.path().join("tracker.db")).unwrap();
-    let mut query = connection
-        .prepare(
-            "SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c
-             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name NOT LIKE 'refinery_%'",
-        )
-        .unwrap();
-    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
-    let there: BTreeSet<(String, String)> = rows.map(|row| row.unwrap()).collect();
-    let of = |table: &Table| table.columns.iter().map(|column| (table.name.to_owned(), (*column).to_owned()));
-    let copied: BTreeSet<_> = TABLES.iter().flat_map(of).collect();
-    let uncopied: Vec<_> = there.difference(&copied).filter(|(table, _)| !NOT_COPIED.contains(&&**table)).collect();
-    assert!(uncopied.is_empty(), "{uncopied:?}");
-    assert_eq!(copied.difference(&there).count(), 0);
-    assert!(Path::new("../migrations/postgres").exists(), "a test sees to it that both have the same tables");
-}
 /// What was killed in the middle cannot remove what it has written so far, with all the password hashes.
 #[tokio::test]
 async fn a_backup_removes_what_killed_ones_left_and_nothing_of_others() {
@@ -200,3 +209,25 @@ async fn a_backup_removes_what_killed_ones_left_and_nothing_of_others() {
     assert!(lives.exists() && other.exists() && elsewhere.exists());
 }
 
+/// What a later migration adds is copied, too.
+#[test]
+fn every_column_of_every_table_is_copied() {
+    let directory = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(Store::within(directory.path()));
+    let connection = rusqlite::Connection::open(directory.path().join("tracker.db")).unwrap();
+    let mut query = connection
+        .prepare(
+            "SELECT t.name, c.name FROM sqlite_master t JOIN pragma_table_info(t.name) c
+             WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite_%' AND t.name NOT LIKE 'refinery_%'",
+        )
+        .unwrap();
+    let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    let there: BTreeSet<(String, String)> = rows.map(|row| row.unwrap()).collect();
+    let of = |table: &Table| table.columns.iter().map(|column| (table.name.to_owned(), (*column).to_owned()));
+    let copied: BTreeSet<_> = TABLES.iter().flat_map(of).collect();
+    let uncopied: Vec<_> = there.difference(&copied).filter(|(table, _)| !NOT_COPIED.contains(&&**table)).collect();
+    assert!(uncopied.is_empty(), "{uncopied:?}");
+    assert_eq!(copied.difference(&there).count(), 0);
+    assert!(Path::new("../migrations/postgres").exists(), "a test sees to it that both have the same tables");
+}
