@@ -246,7 +246,7 @@ impl Breaker {
                         server.write_all(&asked[..n]).await.unwrap();
                         let is_commit = asked[..n].windows(6).any(|word| word == b"COMMIT");
                         if is_commit && breaks.swap(false, Ordering::Relaxed) {
-                            server.read(&mut answered).await.unwrap();
+                            server.read_u8().await.unwrap();
                             return;
                         }
                     }
