@@ -212,10 +212,15 @@ impl Service {
             // Nobody could be seen to beat meanwhile, and perhaps nobody could beat.
             following.others.values_mut().for_each(|seen| seen.beaten = now);
         }
+        self.forget_orphans();
         let mut somebody_went = self.forget_ended(following, &found);
         for OtherTracker { tracker, read, page } in found {
             let first_seen = Seen { read, beaten: now, is_believed: false };
             let seen = following.others.entry(tracker).or_insert(first_seen);
+            if seen.read.run != read.run {
+                // The one before did not end in order, or its row would have been gone.
+                self.orphan_stock_of(tracker);
+            }
             let has_beaten = (seen.read.run, seen.read.heartbeat) != (read.run, read.heartbeat);
             seen.read = read;
             if has_beaten {
@@ -226,7 +231,8 @@ impl Service {
             } else if seen.is_believed && seen.has_stood_still(now) {
                 tracing::warn!(tracker = tracker.0, "another tracker is dead");
                 (seen.is_believed, seen.read.anew, seen.read.more) = (false, true, false);
-                self.forget_tracker(tracker);
+                self.presence.forget_tracker(tracker);
+                self.orphan_stock_of(tracker);
                 somebody_went = true;
             }
             if let Some(page) = page {
@@ -246,16 +252,12 @@ impl Service {
             let is_there = named.contains(tracker);
             if !is_there {
                 tracing::info!(tracker = tracker.0, "another tracker has ended");
-                self.forget_tracker(*tracker);
+                self.presence.forget_tracker(*tracker);
+                self.forget_stock_of(*tracker);
             }
             is_there
         });
         following.others.len() < n_before
-    }
-
-    fn forget_tracker(&self, tracker: TrackerNumber) {
-        self.presence.forget_tracker(tracker);
-        self.forget_stock_of(tracker);
     }
 
     async fn take_page(&self, tracker: TrackerNumber, page: &OnlinePage) {
