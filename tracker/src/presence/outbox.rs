@@ -12,6 +12,7 @@ use mini_torrent_common::control::{Event, ListingId};
 use mini_torrent_common::hash::PeerId;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 
 /// What clients of other trackers have to hear of. Append-only: trackers of different versions may share a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,13 @@ pub(crate) enum News {
         session: SessionId,
         /// Why.
         reason: String,
+    },
+    /// An ordinary client that announced at several trackers has stopped.
+    StockStopped {
+        /// The swarm.
+        listing: ListingId,
+        /// Where it was.
+        address: SocketAddr,
     },
 }
 

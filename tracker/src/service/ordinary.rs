@@ -7,7 +7,7 @@ use crate::announces::{Announce, Announces, Change, KeyIndex, Peer, Wanted};
 use crate::clock::{Clock, Moment};
 use crate::keys::{Held, Key, KeyTable, TooManyPlaces, Used};
 use crate::limits;
-use crate::presence::{ConnectionId, WantedMembers};
+use crate::presence::{ConnectionId, News, WantedMembers};
 use mini_torrent_common::announce::{Counts, Event};
 use mini_torrent_common::announce_key::AnnounceKey;
 use mini_torrent_common::control::{self, KeyId, ListingId, StockPeer};
@@ -210,8 +210,13 @@ impl Service {
         // Ordinary clients hear of each other too, however many members there are.
         let n_too_many = peers.len().saturating_sub(n_wanted.into());
         peers.drain(..n_too_many);
-        if matches!(announced.change, Change::Came | Change::Completed | Change::Left) {
-            clients.elsewhere.leave_others(info_hash, address, None);
+        let is_news = matches!(announced.change, Change::Came | Change::Completed | Change::Left);
+        let left_others =
+            (is_news || event == Event::Stopped) && clients.elsewhere.leave_others(info_hash, address, None);
+        if left_others && event == Event::Stopped {
+            self.presence.tell_elsewhere(News::StockStopped { listing, address });
+        }
+        if is_news || left_others {
             self.stock_changed(listing, &[address]);
         }
         let elsewhere = clients.elsewhere.counts(info_hash);

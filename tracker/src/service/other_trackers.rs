@@ -276,6 +276,7 @@ impl Service {
             News::Tell { users, event } => drop(self.presence.notify(&users, &event)),
             News::ListingsEnded(listings) => self.presence.end_listings(&listings),
             News::SessionEnded { user, session, reason } => self.presence.end_session(user, Some(session), &reason),
+            News::StockStopped { listing, address } => self.stop_stock_client(listing, address),
         }
     }
 

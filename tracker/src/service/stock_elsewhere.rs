@@ -121,13 +121,15 @@ impl StockElsewhere {
         }
     }
 
-    /// The client announces here, or to that tracker: it is nowhere else.
-    pub(super) fn leave_others(&self, info_hash: InfoHash, address: SocketAddr, but: Option<TrackerNumber>) {
+    /// The client announces here, or to that tracker: it is nowhere else. `true` when it was.
+    pub(super) fn leave_others(&self, info_hash: InfoHash, address: SocketAddr, but: Option<TrackerNumber>) -> bool {
+        let mut has_left = false;
         for (home, swarms) in self.swarms().iter().flat_map(|swarms| swarms.iter()) {
             if Some(*home) != but.map(Home::at) {
-                leave(swarms, info_hash, address);
+                has_left |= leave(swarms, info_hash, address);
             }
         }
+        has_left
     }
 
     /// Makes room for the swarms of a tracker.
@@ -302,6 +304,15 @@ impl Service {
         clients.elsewhere.leave_others(info_hash, address, Some(tracker));
         let there = Announce { info_hash, address, key, seeder, event: Event::Periodic };
         clients.elsewhere.put(tracker, &there)
+    }
+
+    /// An ordinary client has stopped at another tracker: it is not here either.
+    pub(super) fn stop_stock_client(&self, listing: ListingId, address: SocketAddr) {
+        let Some(info_hash) = self.ordinary.keys.hold().info_hash(listing) else { return };
+        let was_here = leave(&self.ordinary.announces, info_hash, address);
+        if self.ordinary.elsewhere.leave_others(info_hash, address, None) || was_here {
+            self.stock_changed(listing, &[address]);
+        }
     }
 
     /// Another tracker has ended, and its ordinary clients with it.
