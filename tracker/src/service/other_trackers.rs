@@ -158,9 +158,13 @@ impl Service {
                 Err(StoreError::NotFound) => return,
                 Err(error) => tracing::warn!(%error, "the other trackers cannot be followed"),
             }
+            // News is in memory alone until it is written, and what it tells of is acknowledged: it waits for no more
+            // than the next of a burst.
+            self.clock.sleep(limits::NEWS_INTERVAL).await;
             tokio::select! {
                 () = self.clock.sleep(limits::FOLLOW_INTERVAL) => {}
                 () = self.others.look.notified() => {}
+                () = self.presence.has_news() => {}
             }
         }
     }
