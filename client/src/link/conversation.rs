@@ -22,7 +22,7 @@ pub(super) enum Ended {
     /// The tracker says nothing.
     Silent,
     /// The session has moved to another tracker.
-    Moved(Other),
+    Moved(Box<Other>),
 }
 
 /// When the tracker was heard, and what was done about its silence.
@@ -128,7 +128,7 @@ impl Keeper {
                     next_id = next_id.wrapping_add(1).max(UNASKED_ID + 1);
                 }
                 other = lookout.watch(self.token.as_ref()) => if let Some(other) = other {
-                    return Ended::Moved(other);
+                    return Ended::Moved(Box::new(other));
                 },
                 () = sleep_until(doubt_at) => match doubt {
                     Doubt::Probe => {

@@ -108,7 +108,8 @@ impl Keeper {
             self.waiting.drop_bound();
             let settled = since.elapsed() > SETTLED_AFTER;
             let (next, silent, has_failed) = match ended {
-                Ended::Moved(Other { taken_up, reason }) => {
+                Ended::Moved(other) => {
+                    let Other { taken_up, reason } = *other;
                     (Some(taken_up), reason == Reason::Silent, reason != Reason::Earlier)
                 }
                 Ended::Silent => (None, true, true),
