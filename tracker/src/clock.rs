@@ -89,6 +89,15 @@ impl Clock {
         }
     }
 
+    /// How many wait for a manual clock.
+    #[cfg(test)]
+    pub(crate) fn n_waiting(&self) -> usize {
+        match &self.0 {
+            Source::System { .. } => 0,
+            Source::Manual { elapsed, .. } => elapsed.receiver_count(),
+        }
+    }
+
     /// Waits for `work`, but not longer than `limit`; `None` when it took longer.
     pub async fn within<T>(&self, limit: Duration, work: impl Future<Output = T>) -> Option<T> {
         tokio::select! {

@@ -218,6 +218,8 @@ pub(crate) const MAX_SETTINGS_LENGTH: u64 = 64 * 1024;
 
 /// Between two looks at what other trackers on the same store wrote, and two batches of what changed here.
 pub(crate) const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
+/// Between two batches at least, also when there is news.
+pub(crate) const NEWS_INTERVAL: Duration = Duration::from_millis(10);
 /// Between two beats of the heart when nothing changed.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(1);
 /// How often it is looked whether trackers use a store that is to be moved: for 2.5 s.

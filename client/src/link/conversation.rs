@@ -1,22 +1,19 @@
-//! The use of one connection: resumes the session, matches answers to requests, and finds out when the tracker is gone or
-//! a better one is there.
+//! The use of one connection: matches answers to requests, and finds out when the tracker is gone or a better one is there.
 
 use futures_util::SinkExt;
-use mini_torrent_common::control::{ClientMessage, Event, Refusal, Request, Response, TrackerMessage};
+use mini_torrent_common::control::{ClientMessage, Event, Request, Response, TrackerMessage};
 use mini_torrent_common::error_code::ErrorCode;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::asked::{ConnectionNumber, LinkRequest, Nature, Waiting};
 use super::connection::{ControlConnection, Frames, next};
 use super::keeper::Keeper;
-use super::lookout::Lookout;
+use super::lookout::{Lookout, Other};
+use super::resumption::{UNASKED_ID, unasked};
 use super::search::Found;
-use super::{CONNECT_TIMEOUT, LinkEvent, MAX_OPEN_REQUESTS, PING_INTERVAL, PROBE_AFTER, PROBE_TIMEOUT, SUSPECT_AFTER};
+use super::{LinkEvent, MAX_OPEN_REQUESTS, PING_INTERVAL, PROBE_AFTER, PROBE_TIMEOUT, SUSPECT_AFTER};
 use crate::admission::Moment;
-
-/// The number of requests that nobody waits for: probes, and the session's resumption.
-const PROBE_ID: u32 = 0;
 
 /// Why a connection is not used any more.
 pub(super) enum Ended {
@@ -24,10 +21,8 @@ pub(super) enum Ended {
     Lost,
     /// The tracker says nothing.
     Silent,
-    /// The tracker says nothing, and this one does.
-    Replaced(Found),
-    /// Nothing is wrong, but this one stands earlier in the list.
-    Returned(Found),
+    /// The session has moved to another tracker.
+    Moved(Box<Other>),
 }
 
 /// When the tracker was heard, and what was done about its silence.
@@ -74,7 +69,7 @@ impl Keeper {
             let _ = sink.close().await;
         };
         let mut pulse = Pulse { last_word: Instant::now(), probe: None, suspected: false };
-        let lookout = Lookout::new(self.plan.clone(), self.pin, index);
+        let lookout = Lookout::new(self.plan.clone(), self.pin, index, self.failed.clone());
         let ended = tokio::select! {
             () = writing => Ended::Lost,
             ended = self.converse(number, frames, outgoing, lookout, &mut pulse) => ended,
@@ -90,15 +85,16 @@ impl Keeper {
         mut lookout: Lookout,
         pulse: &mut Pulse,
     ) -> Ended {
-        if self.resume(&mut frames, &outgoing).await.is_err() {
-            return Ended::Lost;
-        }
-        pulse.heard();
-        let mut next_id = PROBE_ID + 1;
+        let mut next_id = UNASKED_ID + 1;
+        let mut session_ended = None;
         loop {
-            let is_idle = self.open.is_empty() && self.waiting.is_empty() && self.requests.is_empty();
-            if is_idle && let Some(earlier) = lookout.take_standby() {
-                return Ended::Returned(earlier);
+            if self.open.is_empty() && self.waiting.is_empty() && self.requests.is_empty() {
+                lookout.try_standby(self.token.as_ref());
+            }
+            if !lookout.is_trying()
+                && let Some(reason) = session_ended.take()
+            {
+                self.event(Event::SessionEnded { reason }).await;
             }
             let (doubt_at, doubt) = pulse.next_doubt(!self.open.is_empty(), lookout.has_others());
             let may_send = self.open.len() < MAX_OPEN_REQUESTS;
@@ -107,7 +103,18 @@ impl Keeper {
                     let Ok(message) = received else { return Ended::Lost };
                     pulse.heard();
                     lookout.trust();
-                    self.received(message, number).await;
+                    match message {
+                        // Perhaps because it is about to go on with the other tracker.
+                        TrackerMessage::Event(Event::SessionEnded { reason }) if lookout.is_trying() => {
+                            session_ended = Some(reason);
+                        }
+                        message => {
+                            if is_unable(&message) {
+                                lookout.distrust(self.token.is_some());
+                            }
+                            self.received(message, number).await;
+                        }
+                    }
                 }
                 Some((permit, request)) = next_request(&outgoing, &mut self.waiting, &mut self.requests), if may_send => {
                     if !request.belongs_to(Some(number)) {
@@ -118,10 +125,10 @@ impl Keeper {
                     let (message, open) = request.send(next_id);
                     permit.send(message);
                     self.open.insert(next_id, open);
-                    next_id = next_id.wrapping_add(1).max(PROBE_ID + 1);
+                    next_id = next_id.wrapping_add(1).max(UNASKED_ID + 1);
                 }
-                other = lookout.watch() => if let Some(other) = other {
-                    return Ended::Replaced(other);
+                other = lookout.watch(self.token.as_ref()) => if let Some(other) = other {
+                    return Ended::Moved(Box::new(other));
                 },
                 () = sleep_until(doubt_at) => match doubt {
                     Doubt::Probe => {
@@ -139,35 +146,10 @@ impl Keeper {
         }
     }
 
-    /// Takes the session up again before anything else is asked.
-    async fn resume(&mut self, frames: &mut Frames, outgoing: &mpsc::Sender<ClientMessage>) -> Result<(), ()> {
-        let Some(token) = self.token.clone() else { return Ok(()) };
-        outgoing.send(unasked(Request::Resume { token })).await.map_err(|_| ())?;
-        loop {
-            let received = timeout(CONNECT_TIMEOUT, next(frames)).await.map_err(|_| ())?.map_err(|_| ())?;
-            match received {
-                TrackerMessage::Response { id: PROBE_ID, result: Ok(Response::SignedIn(session)) } => {
-                    self.token = Some(session.token);
-                    self.tell(LinkEvent::Resumed).await;
-                    return Ok(());
-                }
-                TrackerMessage::Response { id: PROBE_ID, result: Err(refusal) } if ends_session(&refusal) => {
-                    self.token = None;
-                    self.tell(LinkEvent::SessionEnded { reason: refusal.message }).await;
-                    return Ok(());
-                }
-                // The tracker cannot tell just now: later, perhaps, or another one.
-                TrackerMessage::Response { id: PROBE_ID, .. } => return Err(()),
-                TrackerMessage::Event(event) => self.event(event).await,
-                _ => return Err(()),
-            }
-        }
-    }
-
     async fn received(&mut self, message: TrackerMessage, number: ConnectionNumber) {
         match message {
             TrackerMessage::Response { id, result } => {
-                if let (PROBE_ID, Ok(Response::Time(time_ms))) = (id, &result) {
+                if let (UNASKED_ID, Ok(Response::Time(time_ms))) = (id, &result) {
                     return self.tell(LinkEvent::Time { time_ms: *time_ms, heard: Moment::now() }).await;
                 }
                 let Some(open) = self.open.remove(&id) else { return };
@@ -183,7 +165,7 @@ impl Keeper {
         }
     }
 
-    async fn event(&mut self, event: Event) {
+    pub(super) async fn event(&mut self, event: Event) {
         match event {
             Event::SessionEnded { reason } => {
                 self.token = None;
@@ -194,8 +176,9 @@ impl Keeper {
     }
 }
 
-fn unasked(body: Request) -> ClientMessage {
-    ClientMessage::Request { id: PROBE_ID, once: None, body }
+/// Whether the tracker says that it cannot do its work.
+fn is_unable(message: &TrackerMessage) -> bool {
+    matches!(message, TrackerMessage::Response { result: Err(refusal), .. } if refusal.code == ErrorCode::StoreUnavailable)
 }
 
 /// A request and room to send it. Cancelling loses neither.
@@ -209,10 +192,4 @@ async fn next_request<'a>(
         Some(request) => Some((permit, request)),
         None => requests.recv().await.map(|request| (permit, request)),
     }
-}
-
-/// Whether a refused resumption is final.
-fn ends_session(refusal: &Refusal) -> bool {
-    use ErrorCode::{AlreadyLoggedIn, NotLoggedIn, SessionEnded, WrongCredentials};
-    matches!(refusal.code, SessionEnded | WrongCredentials | NotLoggedIn | AlreadyLoggedIn)
 }

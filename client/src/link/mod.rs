@@ -1,8 +1,9 @@
 //! The link to the trackers: one control connection, kept up. Requests go in, answers and events come out.
 //!
-//! `search` finds a tracker, `conversation` uses it, `keeper` does the one after the other for ever; `lookout` looks for
-//! a better tracker meanwhile. The session's token lives here, in memory only, and resumes the session on the next
-//! connection. What was asked and not answered when a connection goes is asked again on the next one, as far as
+//! `search` finds a tracker that answers, `resumption` takes the session up there, `conversation` uses it, `keeper` does the
+//! one after the other for ever; `lookout` looks for a better tracker meanwhile. The session's token lives here, in memory
+//! only. A tracker with which the session cannot be taken up is one that failed: it is not told of as connected, and the
+//! others are tried before it. What was asked and not answered when a connection goes is asked again on the next one, as far as
 //! that is safe (`asked`).
 
 mod asked;
@@ -10,6 +11,7 @@ mod connection;
 mod conversation;
 mod keeper;
 mod lookout;
+mod resumption;
 mod search;
 
 pub(crate) use asked::{ConnectionNumber, NoAnswer};
@@ -34,6 +36,13 @@ use mini_torrent_common::hash::PeerId;
 const REQUEST_PATIENCE: Duration = Duration::from_millis(4500);
 /// How long one tracker may take to answer a new connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long it may take to resume the session while no other tracker is in use. Behind the wait after a loss it leaves time
+/// for the next one.
+const RESUME_PATIENCE: Duration = Duration::from_millis(2500);
+/// How long it may take while another one is in use; a tracker waits for its database for five seconds.
+const MOVE_PATIENCE: Duration = Duration::from_secs(8);
+/// About how long a tracker that cannot do its work is used before another one is looked for once more.
+const MOVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a tracker may be silent at first before the next one is tried beside it.
 const HEAD_START: Duration = Duration::from_millis(400);
 /// First and longest wait before trying all trackers again.

@@ -80,8 +80,14 @@ fn first_of(found: Found, order: &[usize], mut attempts: FuturesUnordered<Attemp
     first
 }
 
-/// All places of a list, in order but for the one that has just failed, which comes last.
-pub(super) fn order(n_trackers: usize, shunned: Option<usize>) -> Vec<usize> {
-    let others = (0..n_trackers).filter(|index| Some(*index) != shunned);
-    others.chain(shunned.filter(|index| *index < n_trackers)).collect()
+/// All places of a list, in order but for those that have failed, which come last, in the order of their failing.
+pub(super) fn order(n_trackers: usize, failed: &[usize]) -> Vec<usize> {
+    let others = (0..n_trackers).filter(|index| !failed.contains(index));
+    others.chain(failed.iter().copied().filter(|index| *index < n_trackers)).collect()
+}
+
+/// Notes that the tracker at this place has failed just now.
+pub(super) fn note_failed(failed: &mut Vec<usize>, index: usize) {
+    failed.retain(|other| *other != index);
+    failed.push(index);
 }

@@ -76,6 +76,10 @@ impl FakeTracker {
         self.asked.lock().unwrap().clone()
     }
 
+    fn n_resumes(&self) -> usize {
+        self.asked().iter().filter(|(_, request)| matches!(request, Request::Resume { .. })).count()
+    }
+
     fn release(&self) {
         self.released.send_replace(true);
     }
@@ -170,9 +174,28 @@ impl Linked {
         .await;
     }
 
+    /// The trackers that were connected and lost by now, in order.
+    fn told(&mut self) -> Vec<(bool, String)> {
+        let told = std::iter::from_fn(|| self.events.try_recv().ok()).filter_map(|event| match event {
+            LinkEvent::Connected { tracker, .. } => Some((true, tracker)),
+            LinkEvent::Lost { tracker } => Some((false, tracker)),
+            _ => None,
+        });
+        told.collect()
+    }
+
     async fn ask(&self, request: Request) -> Result<Response, CommandError> {
         timeout(PATIENCE, self.link.request(request)).await.unwrap()
     }
+}
+
+async fn wait_until(is_so: impl Fn() -> bool) {
+    let waiting = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap();
 }
 
 fn done(_: &Request) -> Reaction {
@@ -193,6 +216,44 @@ fn hang(_: &Request) -> Reaction {
 
 fn hold(_: &Request) -> Reaction {
     Reaction::Hold
+}
+
+fn signed_in(byte: u8) -> Reaction {
+    let (user, token) = ("ann".parse().unwrap(), SessionToken::new([byte; 32]));
+    Reaction::Answer(Ok(Response::SignedIn(SignedIn { user, token })))
+}
+
+fn without_store() -> Reaction {
+    Reaction::Answer(Err(Refusal { code: ErrorCode::StoreUnavailable, message: "no store".into() }))
+}
+
+/// Signs in, resumes and does everything.
+fn able(request: &Request) -> Reaction {
+    match request {
+        Request::Login { .. } => signed_in(4),
+        Request::Resume { .. } => signed_in(5),
+        _ => done(request),
+    }
+}
+
+/// Has lost its store, but for logins, by which tests begin.
+fn unable(request: &Request) -> Reaction {
+    match request {
+        Request::Login { .. } => signed_in(4),
+        _ => without_store(),
+    }
+}
+
+/// Hangs up at everything but logins.
+fn fragile(request: &Request) -> Reaction {
+    match request {
+        Request::Login { .. } => signed_in(4),
+        _ => Reaction::HangUp,
+    }
+}
+
+fn login() -> Request {
+    Request::Login { user: "ann".parse().unwrap(), password: Password::new("12345678".into()), takeover: false }
 }
 
 fn create_group() -> Request {
@@ -216,10 +277,14 @@ fn nobody() -> (TcpSocket, SocketAddr) {
 
 #[test]
 fn who_has_just_failed_comes_last() {
-    assert_eq!(search::order(3, None), [0, 1, 2]);
-    assert_eq!(search::order(3, Some(0)), [1, 2, 0]);
-    assert_eq!(search::order(1, Some(0)), [0]);
-    assert_eq!(search::order(2, Some(7)), [0, 1]);
+    assert_eq!(search::order(3, &[]), [0, 1, 2]);
+    assert_eq!(search::order(3, &[0]), [1, 2, 0]);
+    assert_eq!(search::order(3, &[1, 0]), [2, 1, 0]);
+    assert_eq!(search::order(1, &[0]), [0]);
+    assert_eq!(search::order(2, &[7]), [0, 1]);
+    let mut failed = vec![0, 1];
+    search::note_failed(&mut failed, 0);
+    assert_eq!(failed, [1, 0]);
 }
 
 #[tokio::test]
@@ -318,19 +383,14 @@ async fn who_welcomes_and_then_says_nothing_is_left_in_the_end() {
 #[tokio::test]
 async fn the_session_is_taken_up_by_its_newest_token() {
     fn react(request: &Request) -> Reaction {
-        let signed_in =
-            |byte| Response::SignedIn(SignedIn { user: "ann".parse().unwrap(), token: SessionToken::new([byte; 32]) });
         match request {
-            Request::Login { .. } => Reaction::Answer(Ok(signed_in(4))),
-            Request::Resume { .. } => Reaction::Answer(Ok(signed_in(5))),
             Request::CreateGroup { .. } => Reaction::HangUp,
-            _ => Reaction::Answer(Ok(Response::Done)),
+            _ => able(request),
         }
     }
     let (first, second) = (FakeTracker::start(react).await, FakeTracker::start(react).await);
     let linked = link_to(&[first.address, second.address], RETURN_INTERVAL);
-    let (user, password) = ("ann".parse().unwrap(), Password::new("12345678".into()));
-    linked.ask(Request::Login { user, password, takeover: false }).await.unwrap();
+    linked.ask(login()).await.unwrap();
     // Brings down one connection after the other; each begins with the token that the one before gave.
     assert!(linked.ask(create_group()).await.is_err());
     let asked = [first.asked(), second.asked()].concat();
@@ -349,12 +409,7 @@ async fn clients_return_to_the_first_tracker_when_they_are_idle() {
         async move { link.request(create_group()).await }
     });
     let first = FakeTracker::on(place.listen(16).unwrap(), done);
-    let held = async {
-        while second.asked().is_empty() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, held).await.unwrap();
+    wait_until(|| !second.asked().is_empty()).await;
     // Many looks long nothing happens.
     let moved = timeout(Duration::from_millis(500), linked.wait_connected(address)).await;
     assert!(moved.is_err(), "it moved while an answer was due");
@@ -368,4 +423,77 @@ async fn clients_return_to_the_first_tracker_when_they_are_idle() {
     assert!(!lost.await, "a return is no loss");
     linked.ask(create_group()).await.unwrap();
     assert_eq!((first.asked().len(), second.asked().len()), (1, 1));
+}
+
+/// It is not told of as connected either, and what waits is asked of the tracker behind it in time.
+#[tokio::test]
+async fn a_tracker_that_does_not_take_the_session_up_is_left_for_the_next_one() {
+    let silent = FakeTracker::start(fall_silent).await;
+    let [first, refusing, last] =
+        [FakeTracker::start(fragile).await, FakeTracker::start(unable).await, FakeTracker::start(able).await];
+    let addresses = [first.address, silent.address, refusing.address, last.address];
+    let mut linked = link_to(&addresses, RETURN_INTERVAL);
+    linked.ask(login()).await.unwrap();
+    linked.ask(create_group()).await.unwrap();
+    let [first_name, last_name] = [first.address, last.address].map(|address| address.to_string());
+    assert_eq!(linked.told(), [(true, first_name.clone()), (false, first_name), (true, last_name)]);
+    assert_eq!((silent.asked().len(), refusing.asked().len()), (1, 1));
+}
+
+#[tokio::test]
+async fn who_waits_hears_what_the_trackers_say_of_themselves() {
+    fn react(request: &Request) -> Reaction {
+        if matches!(request, Request::CreateGroup { .. }) { Reaction::HangUp } else { unable(request) }
+    }
+    let (first, second) = (FakeTracker::start(react).await, FakeTracker::start(react).await);
+    let linked = link_to(&[first.address, second.address], RETURN_INTERVAL);
+    linked.ask(login()).await.unwrap();
+    assert_eq!(linked.ask(create_group()).await.unwrap_err().code, ErrorCode::StoreUnavailable);
+    assert!(first.n_resumes() > 0 && second.n_resumes() > 0);
+    drop((first, second));
+    let answer = linked.ask(create_group()).await;
+    assert_eq!(answer.unwrap_err().code, ErrorCode::TrackerUnreachable);
+}
+
+#[tokio::test]
+async fn a_tracker_that_cannot_do_its_work_is_left_for_one_that_takes_the_session_up() {
+    let [first, second, third] =
+        [FakeTracker::start(unable).await, FakeTracker::start(unable).await, FakeTracker::start(able).await];
+    let mut linked = link_to(&[first.address, second.address, third.address], RETURN_INTERVAL);
+    linked.ask(login()).await.unwrap();
+    let moved = async {
+        while third.n_resumes() == 0 {
+            let answer = linked.ask(create_group()).await;
+            assert!(answer.is_ok() || answer.unwrap_err().code == ErrorCode::StoreUnavailable);
+        }
+    };
+    timeout(PATIENCE, moved).await.unwrap();
+    linked.wait_connected(third.address).await;
+    linked.ask(create_group()).await.unwrap();
+    assert_eq!(linked.told(), []);
+    assert_eq!(second.n_resumes(), 1);
+}
+
+#[tokio::test]
+async fn nobody_moves_while_no_tracker_can_do_its_work() {
+    let (first, second) = (FakeTracker::start(unable).await, FakeTracker::start(unable).await);
+    let mut linked = link_to(&[first.address, second.address], RETURN_INTERVAL);
+    linked.ask(login()).await.unwrap();
+    assert_eq!(linked.ask(create_group()).await.unwrap_err().code, ErrorCode::StoreUnavailable);
+    wait_until(|| second.n_resumes() == 1).await;
+    assert_eq!(linked.ask(create_group()).await.unwrap_err().code, ErrorCode::StoreUnavailable);
+    assert_eq!(linked.told(), [(true, first.address.to_string())]);
+    assert_eq!((first.asked().len(), second.asked().len()), (3, 1));
+}
+
+#[tokio::test]
+async fn nobody_returns_to_a_tracker_that_does_not_take_the_session_up() {
+    let ((place, address), second) = (nobody(), FakeTracker::start(able).await);
+    let mut linked = link_to(&[address, second.address], Duration::from_millis(20));
+    linked.ask(login()).await.unwrap();
+    let first = FakeTracker::on(place.listen(16).unwrap(), unable);
+    wait_until(|| first.n_resumes() >= 2).await;
+    linked.ask(create_group()).await.unwrap();
+    assert_eq!(linked.told(), [(true, second.address.to_string())]);
+    assert_eq!(second.asked().len(), 2);
 }

@@ -107,10 +107,12 @@ impl<'a> Answerer<'a> {
         let mut hashes = scrape_hashes(query)?;
         hashes.sort_unstable();
         hashes.dedup();
-        let counts = |hash| Some((hash, self.service.scrape_ordinary(credential, hash).ok()?));
+        let mut refusal = TurnedAway::NotAdmitted;
+        let counts =
+            |hash| Some((hash, self.service.scrape_ordinary(credential, hash).map_err(|why| refusal = why).ok()?));
         let files: Vec<(InfoHash, Counts)> = hashes.into_iter().filter_map(counts).collect();
         if files.is_empty() {
-            return Err(TurnedAway::NotAdmitted.into());
+            return Err(refusal.into());
         }
         write_scrape(&mut self.body, &files);
         Ok(())

@@ -114,6 +114,8 @@ pub(crate) struct OnlineClient {
 pub(crate) struct Presence {
     clock: Clock,
     state: Mutex<State>,
+    /// Rung when there is news for other trackers.
+    has_news: Notify,
 }
 
 #[derive(Default)]
@@ -176,7 +178,7 @@ struct Claim {
 impl Presence {
     /// Nobody is online.
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, state: Mutex::default() }
+        Self { clock, state: Mutex::default(), has_news: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

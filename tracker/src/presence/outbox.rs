@@ -12,6 +12,7 @@ use mini_torrent_common::control::{Event, ListingId};
 use mini_torrent_common::hash::PeerId;
 use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
 
 /// What clients of other trackers have to hear of. Append-only: trackers of different versions may share a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +34,13 @@ pub(crate) enum News {
         session: SessionId,
         /// Why.
         reason: String,
+    },
+    /// An ordinary client that announced at several trackers has stopped.
+    StockStopped {
+        /// The swarm.
+        listing: ListingId,
+        /// Where it was.
+        address: SocketAddr,
     },
 }
 
@@ -62,14 +70,17 @@ impl Outbox {
         }
     }
 
-    fn news(&mut self, news: News) {
+    /// Whether there is anybody to be told, and room.
+    fn news(&mut self, news: News) -> bool {
         if !self.open {
-            return;
+            return false;
         }
         if self.news.len() >= limits::MAX_QUEUED_NEWS {
-            return tracing::warn!("too much news for other trackers; some is not told there");
+            tracing::warn!("too much news for other trackers; some is not told there");
+            return false;
         }
         self.news.push(news);
+        true
     }
 }
 
@@ -106,7 +117,14 @@ impl Presence {
 
     /// Has clients of other trackers told.
     pub(crate) fn tell_elsewhere(&self, news: News) {
-        self.state().outbox.news(news);
+        if self.state().outbox.news(news) {
+            self.has_news.notify_one();
+        }
+    }
+
+    /// Waits until there is news for other trackers, or was since the last time.
+    pub(crate) async fn has_news(&self) {
+        self.has_news.notified().await;
     }
 
     /// The next batch of what changed.

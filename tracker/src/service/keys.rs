@@ -4,7 +4,7 @@ use super::{Caller, Result, Service, no_such_file, no_such_group, or};
 use crate::domain::{self, Operation, Refused};
 use crate::keys::Ended;
 use crate::limits;
-use crate::store::{Admitted, KeyUse, NewKey, Rule};
+use crate::store::{Admitted, KeyUse, NewKey, Rule, StoreError};
 use mini_torrent_common::control::{Event, GrantedKey, KeyId, KeyRow, ListingId};
 use mini_torrent_common::names::GroupName;
 use rand::RngExt;
@@ -71,12 +71,18 @@ impl Service {
     /// Reads who is admitted if that has changed, and ends the clients of what has ended. It comes after each write
     /// that may end keys, and now and then for what other trackers on the store have written.
     pub(crate) async fn refresh_keys(&self) {
+        if let Err(error) = self.read_keys().await {
+            tracing::warn!(%error, "who is admitted cannot be read");
+        }
+    }
+
+    /// As [`Self::refresh_keys`].
+    ///
+    /// # Errors
+    /// `Unavailable`; then everything is as it was.
+    pub(super) async fn read_keys(&self) -> std::result::Result<(), StoreError> {
         let mut last_change = self.ordinary.last_change.lock().await;
-        let admitted = match self.store.admitted(*last_change).await {
-            Ok(Some(admitted)) => admitted,
-            Ok(None) => return,
-            Err(error) => return tracing::warn!(%error, "who is admitted cannot be read"),
-        };
+        let Some(admitted) = self.store.admitted(*last_change).await? else { return Ok(()) };
         *last_change = admitted.change;
         let Admitted { change, mut keys, mut open } = admitted;
         if !self.policy.public_group {
@@ -98,6 +104,7 @@ impl Service {
         for (listing, addresses) in left {
             self.stock_changed(listing, &addresses);
         }
+        Ok(())
     }
 
     /// Writes what keys were used last, in one batch.

@@ -7,7 +7,7 @@ use crate::announces::{Announce, Announces, Change, KeyIndex, Peer, Wanted};
 use crate::clock::{Clock, Moment};
 use crate::keys::{Held, Key, KeyTable, TooManyPlaces, Used};
 use crate::limits;
-use crate::presence::{ConnectionId, WantedMembers};
+use crate::presence::{ConnectionId, News, WantedMembers};
 use mini_torrent_common::announce::{Counts, Event};
 use mini_torrent_common::announce_key::AnnounceKey;
 use mini_torrent_common::control::{self, KeyId, ListingId, StockPeer};
@@ -89,6 +89,9 @@ pub(crate) enum TurnedAway {
     /// There is no room.
     #[error("the tracker is full; try again later")]
     Full,
+    /// The store has not been seen for so long that the key may have ended.
+    #[error("the tracker cannot reach its database; try again later")]
+    Blind,
 }
 
 /// An ordinary client as the operator sees it.
@@ -164,6 +167,10 @@ impl Service {
     ) -> Result<Counts, TurnedAway> {
         peers.clear();
         let OrdinaryAnnounce { info_hash, address, event, .. } = *asked;
+        // Who leaves is told of nobody.
+        if event != Event::Stopped {
+            self.check_sight()?;
+        }
         let (clients, now_s) = (&self.ordinary, self.ordinary.now_s());
         let held = clients.keys.hold();
         let Opened { listing, index, key } = OrdinaryClients::open(&held, credential, info_hash)?;
@@ -203,19 +210,29 @@ impl Service {
         // Ordinary clients hear of each other too, however many members there are.
         let n_too_many = peers.len().saturating_sub(n_wanted.into());
         peers.drain(..n_too_many);
-        if matches!(announced.change, Change::Came | Change::Completed | Change::Left) {
-            clients.elsewhere.leave_others(info_hash, address, None);
+        let is_news = matches!(announced.change, Change::Came | Change::Completed | Change::Left);
+        let left_others =
+            (is_news || event == Event::Stopped) && clients.elsewhere.leave_others(info_hash, address, None);
+        if left_others && event == Event::Stopped {
+            self.presence.tell_elsewhere(News::StockStopped { listing, address });
+        }
+        if is_news || left_others {
             self.stock_changed(listing, &[address]);
         }
         let elsewhere = clients.elsewhere.counts(info_hash);
         Ok(with_others(with_others(announced.counts, (n_seeders, n_leechers)), elsewhere))
     }
 
+    fn check_sight(&self) -> Result<(), TurnedAway> {
+        if self.others.is_dead(self.clock.now()) { Err(TurnedAway::Blind) } else { Ok(()) }
+    }
+
     /// The numbers of a swarm, for who is admitted to its file.
     ///
     /// # Errors
-    /// [`TurnedAway::NotAdmitted`].
+    /// [`TurnedAway::NotAdmitted`], [`TurnedAway::Blind`].
     pub(crate) fn scrape_ordinary(&self, credential: &Credential, info_hash: InfoHash) -> Result<Counts, TurnedAway> {
+        self.check_sight()?;
         let held = self.ordinary.keys.hold();
         let Opened { listing, key, .. } = OrdinaryClients::open(&held, credential, info_hash)?;
         if key.is_some_and(|key| key.usage().is_suspended()) {

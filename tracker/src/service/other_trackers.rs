@@ -4,6 +4,10 @@
 //! Whether another tracker lives is seen by its heartbeat alone, on the own monotonic clock: no clock is compared with
 //! another one. A tracker that is first seen is believed when its heart has beaten once, so nothing is ever taken over
 //! from one that died before. A tracker without company writes its heartbeat and nothing else.
+//!
+//! A tracker that cannot look is dead to the others, and does not know what they ended. After the same time it is dead to
+//! itself, too: ordinary clients, whose keys are looked up in memory, are told nothing until it has looked again. That goes
+//! for a lonely one as well, for it cannot see whether another one has been started in its place.
 
 use super::Service;
 use crate::clock::{Clock, Moment};
@@ -13,15 +17,18 @@ use crate::store::{OnlineChanges, OnlinePage, OtherTracker, ReadSoFar, Run, RunI
 use mini_torrent_common::control::{Event, ListingId};
 use rand::RngExt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 /// What this tracker knows of the others, and what they know of it.
 pub(super) struct OtherTrackers {
     run: Run,
-    /// When the last look at the others ended.
+    /// When the last look at the others that succeeded ended.
     looked: Mutex<Moment>,
-    /// Rung by each look.
+    /// Whether the last look failed.
+    is_blind: AtomicBool,
+    /// Rung by each look, also one that fails.
     has_looked: Notify,
     /// Rung when somebody waits for a look.
     look: Notify,
@@ -74,6 +81,7 @@ impl OtherTrackers {
         Self {
             run,
             looked: clock.now().into(),
+            is_blind: AtomicBool::new(false),
             has_looked: Notify::new(),
             look: Notify::new(),
             following: following.into(),
@@ -84,7 +92,12 @@ impl OtherTrackers {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether this tracker has not looked for so long that it must have been stopped.
+    /// Whether this tracker has not looked for so long that the others take it for dead.
+    pub(super) fn is_dead(&self, now: Moment) -> bool {
+        now.since(*self.looked()) >= limits::DEAD_AFTER
+    }
+
+    /// Whether this tracker has not looked for so long that it was stopped, or could not.
     fn stood_still(&self, now: Moment) -> bool {
         now.since(*self.looked()) >= limits::STOPPED_AFTER
     }
@@ -145,9 +158,13 @@ impl Service {
                 Err(StoreError::NotFound) => return,
                 Err(error) => tracing::warn!(%error, "the other trackers cannot be followed"),
             }
+            // News is in memory alone until it is written, and what it tells of is acknowledged: it waits for no more
+            // than the next of a burst.
+            self.clock.sleep(limits::NEWS_INTERVAL).await;
             tokio::select! {
                 () = self.clock.sleep(limits::FOLLOW_INTERVAL) => {}
                 () = self.others.look.notified() => {}
+                () = self.presence.has_news() => {}
             }
         }
     }
@@ -160,21 +177,31 @@ impl Service {
         let mut following = self.others.following.lock().await;
         let now = self.clock.now();
         // To the others it was dead, and its clients may be anywhere by now.
-        if self.others.stood_still(now) {
+        let stood_still = self.others.stood_still(now);
+        if stood_still && !std::mem::replace(&mut following.anew, true) {
             tracing::warn!("this tracker stood still; what it wrote for the others is void");
-            following.anew = true;
         }
-        let followed = self.follow_others(&mut following).await;
-        *self.others.looked() = self.clock.now();
+        let looked = self.look(&mut following, stood_still).await;
+        if looked.is_ok() {
+            *self.others.looked() = self.clock.now();
+        }
+        self.others.is_blind.store(looked.is_err(), Ordering::Relaxed);
         self.others.has_looked.notify_waiters();
-        followed?;
+        looked?;
         self.write_for_others(&mut following).await
     }
 
-    /// Who was stopped looks what happened meanwhile before it answers anybody.
+    async fn look(&self, following: &mut Following, stood_still: bool) -> Result<(), StoreError> {
+        self.follow_others(following).await?;
+        // What they ended meanwhile are keys, too.
+        if stood_still { self.read_keys().await } else { Ok(()) }
+    }
+
+    /// Who was stopped looks what happened meanwhile before it answers anybody. While looks fail there is nothing to wait
+    /// for: what needs the store is refused by itself, and ordinary clients are once the tracker is dead to the others.
     pub(crate) async fn catch_up(&self) {
         let looks = self.others.has_looked.notified();
-        if self.others.stood_still(self.clock.now()) {
+        if self.others.stood_still(self.clock.now()) && !self.others.is_blind.load(Ordering::Relaxed) {
             self.others.look.notify_one();
             self.clock.within(limits::CATCH_UP, looks).await;
         }
@@ -189,10 +216,15 @@ impl Service {
             // Nobody could be seen to beat meanwhile, and perhaps nobody could beat.
             following.others.values_mut().for_each(|seen| seen.beaten = now);
         }
+        self.forget_orphans();
         let mut somebody_went = self.forget_ended(following, &found);
         for OtherTracker { tracker, read, page } in found {
             let first_seen = Seen { read, beaten: now, is_believed: false };
             let seen = following.others.entry(tracker).or_insert(first_seen);
+            if seen.read.run != read.run {
+                // The one before did not end in order, or its row would have been gone.
+                self.orphan_stock_of(tracker);
+            }
             let has_beaten = (seen.read.run, seen.read.heartbeat) != (read.run, read.heartbeat);
             seen.read = read;
             if has_beaten {
@@ -203,7 +235,8 @@ impl Service {
             } else if seen.is_believed && seen.has_stood_still(now) {
                 tracing::warn!(tracker = tracker.0, "another tracker is dead");
                 (seen.is_believed, seen.read.anew, seen.read.more) = (false, true, false);
-                self.forget_tracker(tracker);
+                self.presence.forget_tracker(tracker);
+                self.orphan_stock_of(tracker);
                 somebody_went = true;
             }
             if let Some(page) = page {
@@ -223,16 +256,12 @@ impl Service {
             let is_there = named.contains(tracker);
             if !is_there {
                 tracing::info!(tracker = tracker.0, "another tracker has ended");
-                self.forget_tracker(*tracker);
+                self.presence.forget_tracker(*tracker);
+                self.forget_stock_of(*tracker);
             }
             is_there
         });
         following.others.len() < n_before
-    }
-
-    fn forget_tracker(&self, tracker: TrackerNumber) {
-        self.presence.forget_tracker(tracker);
-        self.forget_stock_of(tracker);
     }
 
     async fn take_page(&self, tracker: TrackerNumber, page: &OnlinePage) {
@@ -251,6 +280,7 @@ impl Service {
             News::Tell { users, event } => drop(self.presence.notify(&users, &event)),
             News::ListingsEnded(listings) => self.presence.end_listings(&listings),
             News::SessionEnded { user, session, reason } => self.presence.end_session(user, Some(session), &reason),
+            News::StockStopped { listing, address } => self.stop_stock_client(listing, address),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Ordinary clients that announce to other trackers of the deployment. They are in the swarms like those that announce
 //! here; their own tracker says when they leave, so they have no lease here.
 //!
+//! When a tracker dies, its ordinary clients do not: they come to another one with their next announce, half an hour later
+//! perhaps. Until the lease has run out that they had at most, they stay as orphans.
+//!
 //! An address is in a swarm once. One that announces here is here; of two trackers that it announces to, the one with
 //! the smaller number keeps it when it comes there anew.
 
@@ -16,17 +19,31 @@ use rand::RngExt;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// What time it is for clients without a lease.
 const NO_LEASE_S: u64 = 0;
+
+/// Where clients announce, or announced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Home {
+    tracker: TrackerNumber,
+    /// That tracker, or that life of it, is dead: until when its clients stay, in seconds of the monotonic clock.
+    orphaned_until_s: Option<u64>,
+}
+
+impl Home {
+    fn at(tracker: TrackerNumber) -> Self {
+        Self { tracker, orphaned_until_s: None }
+    }
+}
 
 /// The swarms of each other tracker.
 #[derive(Default)]
 pub(super) struct StockElsewhere {
     /// Whether there has ever been anybody: an announce of a lonely tracker takes no lock for the others.
     is_used: AtomicBool,
-    swarms: RwLock<BTreeMap<TrackerNumber, Announces>>,
+    swarms: RwLock<BTreeMap<Home, Announces>>,
 }
 
 /// What changed among the own ordinary clients since it was written for the other trackers.
@@ -55,7 +72,7 @@ impl StockOutbox {
 }
 
 impl StockElsewhere {
-    fn swarms(&self) -> Option<RwLockReadGuard<'_, BTreeMap<TrackerNumber, Announces>>> {
+    fn swarms(&self) -> Option<RwLockReadGuard<'_, BTreeMap<Home, Announces>>> {
         let is_used = self.is_used.load(Ordering::Relaxed);
         is_used.then(|| self.swarms.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -104,32 +121,55 @@ impl StockElsewhere {
         }
     }
 
-    /// The client announces here, or to that tracker: it is nowhere else.
-    pub(super) fn leave_others(&self, info_hash: InfoHash, address: SocketAddr, but: Option<TrackerNumber>) {
-        for (tracker, swarms) in self.swarms().iter().flat_map(|swarms| swarms.iter()) {
-            if Some(*tracker) != but {
-                leave(swarms, info_hash, address);
+    /// The client announces here, or to that tracker: it is nowhere else. `true` when it was.
+    pub(super) fn leave_others(&self, info_hash: InfoHash, address: SocketAddr, but: Option<TrackerNumber>) -> bool {
+        let mut has_left = false;
+        for (home, swarms) in self.swarms().iter().flat_map(|swarms| swarms.iter()) {
+            if Some(*home) != but.map(Home::at) {
+                has_left |= leave(swarms, info_hash, address);
             }
         }
+        has_left
     }
 
     /// Makes room for the swarms of a tracker.
     fn know(&self, tracker: TrackerNumber) {
-        if !self.swarms().is_some_and(|swarms| swarms.contains_key(&tracker)) {
-            let mut swarms = self.swarms.write().unwrap_or_else(PoisonError::into_inner);
-            swarms.entry(tracker).or_insert_with(|| Announces::new(rand::rng().random()));
+        let home = Home::at(tracker);
+        if !self.swarms().is_some_and(|swarms| swarms.contains_key(&home)) {
+            let mut swarms = self.swarms_mut();
+            swarms.entry(home).or_insert_with(|| Announces::new(rand::rng().random()));
             self.is_used.store(true, Ordering::Relaxed);
         }
     }
 
+    fn swarms_mut(&self) -> RwLockWriteGuard<'_, BTreeMap<Home, Announces>> {
+        self.swarms.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn forget(&self, tracker: TrackerNumber) -> Option<Announces> {
-        self.swarms.write().unwrap_or_else(PoisonError::into_inner).remove(&tracker)
+        self.swarms_mut().remove(&Home::at(tracker))
+    }
+
+    fn orphan(&self, tracker: TrackerNumber, until_s: u64) {
+        let mut swarms = self.swarms_mut();
+        if let Some(orphans) = swarms.remove(&Home::at(tracker)).filter(|swarms| swarms.n_peers() > 0) {
+            swarms.insert(Home { tracker, orphaned_until_s: Some(until_s) }, orphans);
+        }
+    }
+
+    /// Forgets orphans whose time is over.
+    fn forget_orphans(&self, now_s: u64) -> Vec<Announces> {
+        let is_over = |home: &Home| home.orphaned_until_s.is_some_and(|until_s| until_s <= now_s);
+        if !self.swarms().is_some_and(|swarms| swarms.keys().any(is_over)) {
+            return Vec::new();
+        }
+        self.swarms_mut().extract_if(.., |home, _| is_over(home)).map(|(_, swarms)| swarms).collect()
     }
 
     /// `true` when something came, completed or left.
     fn put(&self, tracker: TrackerNumber, announce: &Announce) -> bool {
         let swarms = self.swarms();
-        let Some(swarms) = swarms.as_ref().and_then(|swarms| swarms.get(&tracker)) else { return false };
+        let Some(swarms) = swarms.as_ref().and_then(|swarms| swarms.get(&Home::at(tracker))) else { return false };
         let put = swarms.announce(announce, Wanted::default(), NO_LEASE_S, |_| {});
         put.is_ok_and(|put| !matches!(put.change, Change::Stayed | Change::Absent))
     }
@@ -266,13 +306,43 @@ impl Service {
         clients.elsewhere.put(tracker, &there)
     }
 
-    /// Another tracker is gone, and with it its ordinary clients.
+    /// An ordinary client has stopped at another tracker: it is not here either.
+    pub(super) fn stop_stock_client(&self, listing: ListingId, address: SocketAddr) {
+        let Some(info_hash) = self.ordinary.keys.hold().info_hash(listing) else { return };
+        let was_here = leave(&self.ordinary.announces, info_hash, address);
+        if self.ordinary.elsewhere.leave_others(info_hash, address, None) || was_here {
+            self.stock_changed(listing, &[address]);
+        }
+    }
+
+    /// Another tracker has ended, and its ordinary clients with it.
     pub(super) fn forget_stock_of(&self, tracker: TrackerNumber) {
-        let Some(swarms) = self.ordinary.elsewhere.forget(tracker) else { return };
+        let swarms = self.ordinary.elsewhere.forget(tracker);
+        self.tell_of_forgotten(swarms.as_slice());
+    }
+
+    /// Another tracker is dead, or was: its ordinary clients have not heard of it.
+    pub(super) fn orphan_stock_of(&self, tracker: TrackerNumber) {
+        let until_s = self.ordinary.now_s() + limits::ANNOUNCE_LEASE.as_secs();
+        self.ordinary.elsewhere.orphan(tracker, until_s);
+    }
+
+    /// Forgets orphans that would have come to another tracker by now.
+    pub(super) fn forget_orphans(&self) {
+        let forgotten = self.ordinary.elsewhere.forget_orphans(self.ordinary.now_s());
+        self.tell_of_forgotten(&forgotten);
+    }
+
+    fn tell_of_forgotten(&self, forgotten: &[Announces]) {
+        if forgotten.is_empty() {
+            return;
+        }
         let files: Vec<_> = self.ordinary.keys.hold().files().collect();
         for (info_hash, file) in files {
             let mut addresses = Vec::new();
-            swarms.peers(info_hash, NO_LEASE_S, |peer| addresses.push(peer.address));
+            for swarms in forgotten {
+                swarms.peers(info_hash, NO_LEASE_S, |peer| addresses.push(peer.address));
+            }
             self.presence.stock_peers_changed(file.listing, &addresses);
         }
     }

@@ -157,6 +157,20 @@ async fn who_takes_no_part_may_stop_and_learns_nothing() {
     }
 }
 
+#[tokio::test]
+async fn a_tracker_that_has_not_seen_its_store_for_long_says_so() {
+    let stage = Stage::new().await;
+    let (_olga, _events, file, key) = stage.open_lab().await;
+    let mut tracker = Pretend::new(&stage);
+    stage.clock.advance(limits::DEAD_AFTER);
+    let connection_id = tracker.connect("10.0.9.1:1");
+    let mut answer = |packet: &[u8]| read(&tracker.answer(packet, "10.0.9.1:1").unwrap(), Family::V4);
+    let blind = Err("the tracker cannot reach its database; try again later".to_owned());
+    assert_eq!(answer(&announce(connection_id, file.info_hash, 1, &url(&key))), blind);
+    let hashes = [file.info_hash.0];
+    assert_eq!(answer(&packet(Request::Scrape { connection_id, transaction_id: 5, hashes: &hashes })), blind);
+}
+
 /// Nothing is sent back that is longer than its request before the connection id is valid, and to most nothing at all.
 #[tokio::test]
 async fn who_shows_no_valid_id_learns_nothing() {

@@ -423,3 +423,35 @@ async fn ten_thousand_files_of_a_client_are_written_in_a_few_batches() {
     assert_eq!(one.service.others.last_change().await, before + 3);
     assert_eq!(two.counts(listing), (1, 0), "the one that is listed");
 }
+
+/// What is acknowledged is told elsewhere even if its tracker dies a moment later.
+#[tokio::test]
+async fn news_is_written_at_once_and_not_with_the_next_batch() {
+    let Company { one, two, bob, mut bobs, .. } = company().await;
+    let (eve, _eves) = one.member(3, "eve").await;
+    one.service.create_group(&eve, "other".parse().unwrap()).await.unwrap();
+    two.service.join_group(&bob, "other".parse().unwrap()).await.unwrap();
+    let service = Arc::clone(&one.service);
+    let following = tokio::spawn(async move { service.follow_other_trackers().await });
+    // The follower has done its first round and waits out the least time between two.
+    let following_waits = async {
+        while one.clock.n_waiting() < 1 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), following_waits).await.unwrap();
+    one.service.decide_request(&eve, "other".parse().unwrap(), bob.name.clone(), true).await.unwrap();
+    one.clock.advance(limits::NEWS_INTERVAL);
+    let told = async {
+        loop {
+            two.service.keep_step().await.unwrap();
+            match bobs.try_recv() {
+                Ok(event) => return event,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let told = tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
+    assert!(matches!(told, Event::RequestAccepted { .. }), "{told:?}");
+    following.abort();
+}

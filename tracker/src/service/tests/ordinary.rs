@@ -204,6 +204,7 @@ async fn d8_a_lease_ends_by_the_trackers_clock() {
     let (olga, _events, file, key) = stage.open_lab().await;
     stage.announce(&key, file.info_hash, "10.0.9.1:1", 5).unwrap();
     stage.clock.advance(limits::ANNOUNCE_LEASE - limits::ANNOUNCE_INTERVAL);
+    stage.service.keep_step().await.unwrap();
     stage.announce(&key, file.info_hash, "10.0.9.2:2", 5).unwrap();
     stage.announce_member(&olga, file, true);
     assert_eq!(stage.stock_news(&olga).0.len(), 2);
@@ -213,6 +214,7 @@ async fn d8_a_lease_ends_by_the_trackers_clock() {
     stage.clock.advance(Duration::from_secs(16));
     stage.service.sweep_announces();
     assert_eq!(stage.stock_news(&olga), (vec![], vec!["10.0.9.1:1".into()]));
+    stage.service.keep_step().await.unwrap();
     let scraped = stage.service.scrape_ordinary(&Credential::Key(key), file.info_hash);
     assert_eq!(scraped, Ok(counts(1, 0, 1)));
 }
