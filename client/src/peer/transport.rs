@@ -4,13 +4,16 @@ use mini_torrent_common::tls::{self, Identity, PublicKey};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::PeerError;
+use super::frame::Framing;
 use super::secret::establish;
 
 /// The first byte of a TLS connection: a handshake record.
@@ -22,6 +25,24 @@ const PLAIN_HANDSHAKE: u8 = 19;
 pub(crate) trait PeerWriter: AsyncWrite + Send + Unpin {
     /// Once both halves are dropped, what was written and not yet taken by the peer is thrown away.
     fn reset_at_close(&self);
+
+    /// How bytes have to lie for [`Self::seal`].
+    fn framing(&self) -> Framing {
+        Framing::Bare
+    }
+
+    /// Makes bytes that lie so ready for the wire. They have to be written next, and whole.
+    ///
+    /// # Errors
+    /// When the cipher refuses.
+    fn seal(&mut self, _wire: &mut [u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes sealed bytes; how many.
+    fn poll_write_sealed(&mut self, context: &mut Context<'_>, wire: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(context, wire)
+    }
 }
 
 impl PeerWriter for OwnedWriteHalf {
