@@ -49,10 +49,15 @@ pub(crate) fn open_regular(path: &Path) -> Result<File, CommandError> {
     Err(CommandError::new(ErrorCode::NotARegularFile, format!("{} is not a regular file", path.display())))
 }
 
+/// What statfs(2) says of tmpfs.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
 /// A file that others are served from.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     file: Arc<File>,
+    /// Whether its file system lies in memory: nothing has to be waited for there, and Linux does not say so itself.
+    is_in_memory: bool,
     /// The path and how the file looked when it was hashed. Not set while it is being fetched, because then
     /// every piece is ours and was just verified. All clones see it being set.
     shared: Arc<OnceLock<(PathBuf, FileStamp)>>,
@@ -81,7 +86,8 @@ impl Content {
 
     /// A file that is being fetched.
     pub(crate) fn partial(file: Arc<File>) -> Self {
-        Self { file, shared: Arc::default() }
+        let is_in_memory = rustix::fs::fstatfs(&file).is_ok_and(|system| system.f_type == TMPFS_MAGIC);
+        Self { file, is_in_memory, shared: Arc::default() }
     }
 
     /// A file that was being fetched has its final name: from now on it must stay what it is.
@@ -106,7 +112,8 @@ impl Content {
 
     /// As [`Self::read_some`], but no more than the system has in memory, without waiting for the disk.
     pub(crate) fn read_at_hand(&self, offset: u64, slices: &mut [IoSliceMut<'_>]) -> Result<usize, ReadError> {
-        let n_read = retry_on_intr(|| rustix::io::preadv2(&self.file, slices, offset, ReadWriteFlags::NOWAIT));
+        let flags = if self.is_in_memory { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT };
+        let n_read = retry_on_intr(|| rustix::io::preadv2(&self.file, slices, offset, flags));
         self.check()?;
         match n_read {
             Ok(n_read) => Ok(n_read),
