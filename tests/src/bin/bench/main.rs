@@ -10,6 +10,7 @@ mod failover;
 mod figures;
 mod hashing;
 mod members;
+mod rivals;
 mod transfers;
 
 use clap::Parser;
@@ -90,6 +91,10 @@ const CASES: [Case; 15] = [
     Case { name: "flood", run: members::flood, once: false, only_named: false },
     Case { name: "announces", run: announces::announces, once: false, only_named: false },
     Case { name: "failover", run: failover::failover, once: true, only_named: false },
+    Case { name: "S1", run: rivals::s1, once: false, only_named: true },
+    Case { name: "S2", run: rivals::s2, once: false, only_named: true },
+    Case { name: "S3", run: rivals::s3, once: false, only_named: true },
+    Case { name: "S6", run: rivals::s6, once: false, only_named: true },
     Case { name: "herd", run: failover::herd, once: true, only_named: true },
 ];
 
