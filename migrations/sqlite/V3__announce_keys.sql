@@ -25,21 +25,10 @@ CREATE INDEX announce_keys_by_member ON announce_keys (group_id, user_id);
 CREATE INDEX announce_keys_by_user ON announce_keys (user_id);
 CREATE INDEX announce_keys_by_listing ON announce_keys (listing_id);
 
--- Raised by whatever changes who is admitted, so that each tracker sees with one row whether it has to read again.
+-- Raised by every transaction that changes who is admitted, so that each tracker sees with one row whether it has to
+-- read again.
 CREATE TABLE admitted_changes (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     number INTEGER NOT NULL
 ) STRICT;
 INSERT INTO admitted_changes (id, number) VALUES (1, 1);
-CREATE TRIGGER announce_key_came AFTER INSERT ON announce_keys
-    BEGIN UPDATE admitted_changes SET number = number + 1; END;
-CREATE TRIGGER announce_key_went AFTER DELETE ON announce_keys
-    BEGIN UPDATE admitted_changes SET number = number + 1; END;
-CREATE TRIGGER announce_key_suspended AFTER UPDATE OF suspended ON announce_keys
-    BEGIN UPDATE admitted_changes SET number = number + 1; END;
-CREATE TRIGGER open_listing_came AFTER INSERT ON listings
-    WHEN EXISTS (SELECT 1 FROM groups WHERE id = NEW.group_id AND owner_id IS NULL)
-    BEGIN UPDATE admitted_changes SET number = number + 1; END;
-CREATE TRIGGER open_listing_went AFTER DELETE ON listings
-    WHEN EXISTS (SELECT 1 FROM groups WHERE id = OLD.group_id AND owner_id IS NULL)
-    BEGIN UPDATE admitted_changes SET number = number + 1; END;

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use tempfile::TempDir;
 
 /// The hosts; dropped, they are gone with all that runs on them.
@@ -25,7 +26,9 @@ impl Hosts {
     /// # Panics
     /// When there is no room for a temporary directory.
     pub fn two() -> Result<Self, String> {
-        let names = ["near", "far"].map(|name| format!("mini-torrent-{}-{name}", std::process::id()));
+        static N_PAIRS: AtomicU32 = AtomicU32::new(0);
+        let pair = format!("mini-torrent-{}-{}", std::process::id(), N_PAIRS.fetch_add(1, Ordering::Relaxed));
+        let names = ["near", "far"].map(|name| format!("{pair}-{name}"));
         let directory = tempfile::tempdir().expect("a temporary directory");
         let hosts = Self { names, directory };
         let [near, far] = hosts.names.each_ref().map(String::as_str);
@@ -44,6 +47,20 @@ impl Hosts {
     /// The address of the first or the second one.
     pub fn address(&self, nth: usize) -> IpAddr {
         Ipv4Addr::new(10, 0, 0, if nth == 0 { 1 } else { 2 }).into()
+    }
+
+    /// What runs a program on the first or the second one: the words of a command that stand before it.
+    pub fn enter(&self, nth: usize) -> [&str; 5] {
+        ["ip", "netns", "exec", &self.names[nth], "env"]
+    }
+
+    /// Plugs the cable in or out.
+    ///
+    /// # Panics
+    /// When the system refuses.
+    pub fn connect(&self, plugged: bool) {
+        let state = if plugged { "up" } else { "down" };
+        ip(&["-n", &self.names[0], "link", "set", "cable", state]).expect("a cable of our own");
     }
 
     /// The programs, to be run on the first or the second one.

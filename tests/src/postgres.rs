@@ -3,7 +3,7 @@
 //! however that ends. The tracker's own tests include this file, too.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::net::{IpAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,19 +13,21 @@ use std::sync::{Mutex, OnceLock};
 
 const URL: &str = "MINI_TORRENT_TEST_POSTGRES_URL";
 const MISSING: &str = "no PostgreSQL here; install Debian's postgresql or set MINI_TORRENT_TEST_POSTGRES_URL";
+/// Why a test of TLS is skipped.
+pub const NO_CERTIFICATES: &str = "no openssl here to make certificates with";
 const SUPERUSER: &str = "mini_torrent";
 
 /// Obeys lines on its standard input, until that ends with the process that tests: then server and files go.
 /// Names are ordered as people do, where the server can, so that whoever relies on the order of bytes says so.
 const KEEPER: &str = r#"
-bin=$1 user=$2
+bin=$1 user=$2 host=$3
 dir=$(mktemp -d "${TMPDIR:-/tmp}/mini-torrent-postgres.XXXXXX") && cd "$dir" || exit 1
 make() { "$bin/initdb" -D data -U "$user" -A trust -E UTF8 --no-sync "$@" >>log 2>&1; }
 make --locale=C --locale-provider=icu --icu-locale=en || { rm -rf data; make --locale=C; } || { cat log; exit 1; }
 echo "$dir"
 while read -r what port; do
     case $what in
-    start) "$bin/pg_ctl" -D data -l log -w -o "-F -p $port -k $dir -h 127.0.0.1 -N 300" start >/dev/null 2>&1 ;;
+    start) "$bin/pg_ctl" -D data -l log -w -o "-F -p $port -k $dir -h $host -N 300" start >/dev/null 2>&1 ;;
     *) "$bin/pg_ctl" -D data -m "$what" -w stop >/dev/null 2>&1 ;;
     esac && echo done || { tail -5 log | tr '\n' ' '; echo; }
 done
@@ -93,21 +95,84 @@ pub fn skipped(why: &str) {
     let _ = std::io::stderr().write_all(format!("SKIPPED {name}: {why}\n").as_bytes());
 }
 
+/// A server on another host than this program, which speaks TLS alone. It goes with this value.
+pub struct RemoteServer {
+    /// Its only database, with the file of the authority that proves its name.
+    pub url: String,
+    _keeper: Keeper,
+}
+
+/// An authority as PEM, and a certificate of it for a server, with its key.
+pub struct Certificates {
+    /// Who signs.
+    pub authority: String,
+    /// What the server shows.
+    pub certificate: String,
+    /// The certificate's key.
+    pub key: String,
+}
+
+impl Certificates {
+    /// New ones for a server with this address; `None` when nothing here can make them.
+    pub fn of(address: IpAddr) -> Option<Self> {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+        for arguments in [
+            format!("req -x509 {new_key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"),
+            format!(
+                "req {new_key} -keyout server.key -out server.csr -subj /CN=db -addext subjectAltName=IP:{address}"
+            ),
+            "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out server.crt".into(),
+        ] {
+            let mut command = Command::new("openssl");
+            let made = command.args(arguments.split(' ')).current_dir(directory.path()).output().ok()?;
+            assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        }
+        let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).expect("it was made");
+        Some(Self { authority: read("ca.pem"), certificate: read("server.crt"), key: read("server.key") })
+    }
+}
+
+impl RemoteServer {
+    /// Starts a server on the host that the command `enter` runs a program on, at this address of it. `None` when there
+    /// can be none here, and then it says so. The authority's certificate is written to `authority`.
+    pub fn start(enter: &[&str], address: IpAddr, authority: &Path) -> Option<Self> {
+        let Some(programs) = programs() else {
+            skipped(MISSING);
+            return None;
+        };
+        let Some(certificates) = Certificates::of(address) else {
+            skipped(NO_CERTIFICATES);
+            return None;
+        };
+        let mut command = Command::new(enter[0]);
+        command.args(&enter[1..]);
+        // Only root may enter, and the server refuses to be root.
+        if let Some((user, group)) = somebody_else() {
+            command.args(["setpriv", "--clear-groups", &format!("--reuid={user}"), &format!("--regid={group}")]);
+        }
+        command.arg("sh");
+        let mut keeper = Keeper::launch(command, &programs, &address.to_string());
+        keeper.put("server.crt", certificates.certificate.as_bytes());
+        keeper.put("server.key", certificates.key.as_bytes());
+        keeper.append("postgresql.conf", "ssl = on\n");
+        keeper.append("pg_hba.conf", "hostssl all all all trust\n");
+        // Nobody else is there.
+        keeper.port = 5432;
+        assert_eq!(keeper.start(), "done");
+        std::fs::write(authority, certificates.authority).expect("a file can be written");
+        let checked = format!("sslmode=verify-full&sslrootcert={}", authority.display());
+        Some(Self { url: format!("postgres://{SUPERUSER}@{address}:5432/postgres?{checked}"), _keeper: keeper })
+    }
+}
+
 impl Server {
     fn start() -> Option<Self> {
         let mut command = Command::new("sh");
-        command.args(["-c", KEEPER, "sh"]).arg(programs()?).arg(SUPERUSER).stdin(Stdio::piped()).stdout(Stdio::piped());
-        // Ctrl-C is for the tests, and the keeper cleans up after them.
-        command.process_group(0).current_dir("/");
         if let Some((user, group)) = somebody_else() {
             command.uid(user).gid(group);
         }
-        let mut child = command.spawn().expect("there is a shell");
-        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
-        let mut stdout = BufReader::new(stdout);
-        let directory = PathBuf::from(line(&mut stdout));
-        assert!(directory.is_absolute(), "initdb failed: {}", directory.display());
-        let mut keeper = Keeper { _child: child, stdin, stdout, port: 0, directory };
+        let mut keeper = Keeper::launch(command, &programs()?, "127.0.0.1");
         let started = (0..5).any(|_| {
             let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
             keeper.port = listener.local_addr().expect("bound").port();
@@ -158,11 +223,7 @@ impl Server {
 
     /// Writes a file that only the server's user may read into the directory of its data.
     pub fn put(&self, name: &str, content: &[u8]) {
-        let path = self.keeper().lock().expect("no panic").directory.join("data").join(name);
-        let owner = path.parent().expect("it has one").metadata().expect("it is there");
-        std::fs::write(&path, content).expect("a file of the server");
-        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).expect("its owner");
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("its mode");
+        self.keeper().lock().expect("no panic").put(name, content);
     }
 
     fn keeper(&self) -> &Mutex<Keeper> {
@@ -171,6 +232,33 @@ impl Server {
 }
 
 impl Keeper {
+    /// Makes a server's files by this shell; the server is to listen on `host`.
+    fn launch(mut shell: Command, programs: &Path, host: &str) -> Self {
+        shell.args(["-c", KEEPER, "sh"]).arg(programs).args([SUPERUSER, host]);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+        // Ctrl-C is for the tests, and the keeper cleans up after them.
+        shell.process_group(0).current_dir("/");
+        let mut child = shell.spawn().expect("there is a shell");
+        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let mut stdout = BufReader::new(stdout);
+        let directory = PathBuf::from(line(&mut stdout));
+        assert!(directory.is_absolute(), "initdb failed: {}", directory.display());
+        Self { _child: child, stdin, stdout, port: 0, directory }
+    }
+
+    fn put(&self, name: &str, content: &[u8]) {
+        let path = self.directory.join("data").join(name);
+        let owner = path.parent().expect("it has one").metadata().expect("it is there");
+        std::fs::write(&path, content).expect("a file of the server");
+        std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).expect("its owner");
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("its mode");
+    }
+
+    fn append(&self, name: &str, text: &str) {
+        let file = std::fs::OpenOptions::new().append(true).open(self.directory.join("data").join(name));
+        file.and_then(|mut file| file.write_all(text.as_bytes())).expect("a file of the server");
+    }
+
     fn start(&mut self) -> String {
         let port = self.port;
         self.obey(&format!("start {port}"))

@@ -58,6 +58,21 @@ impl Tracker {
         started.unwrap_or_else(|| panic!("{name} does not start"))
     }
 
+    /// Starts another tracker of this deployment on another host: with a data directory of its own, to which an operator
+    /// has copied the deployment's key.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start_elsewhere(&self, scene: &Arc<Scene>, number: u8, listen: SocketAddr) -> Self {
+        const KEY: &str = "identity.key";
+        let name = format!("{}-{number}", self.name);
+        let data_dir = scene.make_dir(&format!("{name}.data"));
+        std::fs::copy(self.data_dir.join(KEY), data_dir.join(KEY)).expect("the key can be copied");
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        let started = Self::start_on(scene, &name, number, data_dir, listen, &options);
+        started.unwrap_or_else(|| panic!("{name} does not start"))
+    }
+
     fn start_on(
         scene: &Arc<Scene>,
         name: &str,

@@ -217,6 +217,16 @@ fn migrations_are_numbered_and_equal_in_both_folders() {
     assert_eq!(names("sqlite"), names("postgres"));
 }
 
+/// Not every database that speaks PostgreSQL's protocol has them; what follows from a change stands in the queries.
+#[test]
+fn migrations_have_neither_triggers_nor_functions() {
+    let text = |(name, path): (String, PathBuf)| (name, read(path).to_uppercase());
+    let all = ["sqlite", "postgres"].into_iter().flat_map(migrations).map(text);
+    let found =
+        all.filter(|(_, text)| ["TRIGGER", "FUNCTION", "PROCEDURE", "PLPGSQL"].iter().any(|word| text.contains(word)));
+    assert_none("migrations that not every database can run", found.map(|(name, _)| name).collect());
+}
+
 /// Invariant 8: add-only. `migrations.sha256` has the digest of each; a line of it is never changed once it
 /// was released.
 #[test]

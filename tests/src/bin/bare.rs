@@ -2,7 +2,11 @@
 //! checks of who is who. What it reaches is what the machine allows; `bench` runs it beside the real programs.
 //!
 //! usage: bare serve FILE | bare fetch ADDRESS FILE
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a program to measure against, run by the benchmark alone")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a program to measure against, run by the benchmark alone"
+)]
 
 use mini_torrent_common::hash::Sha1Hash;
 use mini_torrent_common::tls::{self, Identity};
@@ -73,7 +77,7 @@ fn fetch(address: &str, path: &str) {
     let file = File::create(path).unwrap();
     file.set_len(length).unwrap();
     let (pieces, taken) = mpsc::sync_channel::<(u64, Vec<u8>)>(QUEUE);
-    let (spare, spares) = mpsc::channel::<Vec<u8>>();
+    let (spare, spares) = mpsc::sync_channel::<Vec<u8>>(2 * QUEUE);
     let taken = Mutex::new(taken);
     let digest = thread::scope(|scope| {
         let work = || {
@@ -83,8 +87,8 @@ fn fetch(address: &str, path: &str) {
                 let Ok((offset, bytes)) = piece else { return seen };
                 seen ^= Sha1Hash::of(&bytes).0[0];
                 file.write_all_at(&bytes, offset).unwrap();
-                // Whoever reads may have ended.
-                let _ = spare.send(bytes);
+                // Whoever reads may have ended, or has enough.
+                let _ = spare.try_send(bytes);
             }
         };
         let workers: Vec<_> = (0..N_WORKERS).map(|_| scope.spawn(work)).collect();

@@ -111,7 +111,7 @@ impl Store {
 
     /// A user's keys, oldest first.
     pub(crate) async fn keys(&self, user: UserId) -> Result<Vec<KeyRow>> {
-        self.database.read(move |tx| announce_keys::of_user(tx, user)).await
+        self.database.look(move |tx| announce_keys::of_user(tx, user)).await
     }
 
     /// Ends a key of the actor. It has none of this number: `NotFound`.

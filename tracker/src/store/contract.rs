@@ -117,6 +117,7 @@ contract! {
     announce_keys::the_use_of_a_key_is_no_change_of_who_is_admitted_and_its_suspension_is_one,
     announce_keys::a_key_goes_with_what_it_hangs_on,
     announce_keys::files_of_the_built_in_group_are_open_while_they_are_listed,
+    announce_keys::each_change_of_who_is_admitted_is_seen_by_its_number,
     crossing::a_quota_holds_for_all_that_is_asked_at_once,
     crossing::a_listing_is_never_without_a_sharer,
     crossing::the_log_of_revocations_skips_nobody,

@@ -89,7 +89,6 @@ const TABLES: [Table; 16] = [
         ],
     ),
     table("done_operations", 2, &["owner", "operation", "kind", "outcome", "at_ms"]),
-    // The last one, for the others raise it.
     table("admitted_changes", 1, &["id", "number"]),
 ];
 

@@ -133,6 +133,18 @@ impl Database {
         }
     }
 
+    /// The same for work that is one statement, which has a snapshot of its own: a server is asked once and not three
+    /// times.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        match self {
+            Self::Sqlite(database) => database.read(work).await,
+            Self::Postgres(database) => database.look(work).await,
+        }
+    }
+
     /// Runs `work` in a transaction, perhaps several times; the answer comes after the commit.
     pub(super) async fn write<T: Send + 'static>(
         &self,

@@ -110,7 +110,7 @@ impl Store {
 
     /// The account of this name.
     pub(crate) async fn account(&self, name: UserName) -> Result<Option<Account>> {
-        self.database.read(move |tx| accounts::account(tx, &name)).await
+        self.database.look(move |tx| accounts::account(tx, &name)).await
     }
 
     /// Locks an account and ends its sessions and tickets; returns its name as it is stored. No such account:
@@ -137,7 +137,7 @@ impl Store {
 
     /// A user's sessions, oldest first.
     pub(crate) async fn sessions(&self, user: UserId) -> Result<Vec<Session>> {
-        self.database.read(move |tx| sessions::all(tx, user)).await
+        self.database.look(move |tx| sessions::all(tx, user)).await
     }
 
     /// Ends the actor's session.
@@ -204,12 +204,12 @@ impl Store {
 
     /// What a user is to a group. No such group: `NotFound`.
     pub(crate) async fn standing(&self, group: GroupName, user: UserId) -> Result<GroupStanding> {
-        self.database.read(move |tx| groups::standing(tx, &group, user)).await
+        self.database.look(move |tx| groups::standing(tx, &group, user)).await
     }
 
     /// Groups behind `after`, sorted by name, with what `user` is to them.
     pub(crate) async fn groups(&self, after: Option<GroupName>, limit: usize, user: UserId) -> Result<Vec<GroupRow>> {
-        self.database.read(move |tx| groups::page(tx, after.as_ref(), limit, user)).await
+        self.database.look(move |tx| groups::page(tx, after.as_ref(), limit, user)).await
     }
 
     /// Records a join request. No such group: `NotFound`.
@@ -234,7 +234,7 @@ impl Store {
         after: Option<u64>,
         limit: usize,
     ) -> Result<(Vec<JoinRequest>, Option<u64>)> {
-        self.database.read(move |tx| groups::requests(tx, group, after, limit)).await
+        self.database.look(move |tx| groups::requests(tx, group, after, limit)).await
     }
 
     /// Makes a requester a member, or turns it away. No such request: refused; no such group: `NotFound`.
@@ -316,17 +316,17 @@ impl Store {
 
     /// Listings of a group behind `after`, sorted by name.
     pub(crate) async fn listings(&self, group: GroupId, after: Option<FileName>, limit: usize) -> Result<Vec<Listing>> {
-        self.database.read(move |tx| listings::page(tx, group, after.as_ref(), limit)).await
+        self.database.look(move |tx| listings::page(tx, group, after.as_ref(), limit)).await
     }
 
     /// The listing of this name, in the sense of [`FileName::key`].
     pub(crate) async fn listing_named(&self, group: GroupId, file: FileName) -> Result<Option<Listing>> {
-        self.database.read(move |tx| listings::named(tx, group, &file)).await
+        self.database.look(move |tx| listings::named(tx, group, &file)).await
     }
 
     /// Every group's listing of this name.
     pub(crate) async fn listings_everywhere(&self, file: FileName) -> Result<Vec<(GroupName, Listing)>> {
-        self.database.read(move |tx| listings::named_everywhere(tx, &file)).await
+        self.database.look(move |tx| listings::named_everywhere(tx, &file)).await
     }
 
     /// Every listing with a greater number than `after`, in order.
@@ -335,12 +335,12 @@ impl Store {
         after: Option<ListingId>,
         limit: usize,
     ) -> Result<Vec<(GroupName, Listing)>> {
-        self.database.read(move |tx| listings::all(tx, after, limit)).await
+        self.database.look(move |tx| listings::all(tx, after, limit)).await
     }
 
     /// Bytes of a listing's `info` dictionary from `offset` on, as many as lie in one row; none at its end.
     pub(crate) async fn info_page(&self, listing: ListingId, offset: u64) -> Result<Vec<u8>> {
-        self.database.read(move |tx| listings::info_page(tx, listing, offset)).await
+        self.database.look(move |tx| listings::info_page(tx, listing, offset)).await
     }
 
     /// Lists a file with its uploader as the first sharer. No such group: `NotFound`; the name is taken:
@@ -391,6 +391,9 @@ impl Store {
 
     /// What a user is to each of these listings; those that are gone are left out.
     pub(crate) async fn sharing(&self, user: UserId, of: Vec<ListingId>) -> Result<Vec<SharingFacts>> {
+        if of.len() <= listings::IDS_PER_QUERY {
+            return self.database.look(move |tx| listings::sharing(tx, user, &of)).await;
+        }
         self.database.read(move |tx| listings::sharing(tx, user, &of)).await
     }
 

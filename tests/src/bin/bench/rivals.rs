@@ -47,15 +47,13 @@ struct Outcome {
 
 /// One to one.
 pub(crate) fn s1(bench: &Bench, figures: &mut Figures) {
-    let scenario =
-        Scenario { name: "S1", n_seeders: 1, n_leechers: 1, n_files: 1, length: bench.length(), lead: 1.05 };
+    let scenario = Scenario { name: "S1", n_seeders: 1, n_leechers: 1, n_files: 1, length: bench.length(), lead: 1.05 };
     scenario.measure(bench, figures);
 }
 
 /// Four seeders, one leecher.
 pub(crate) fn s2(bench: &Bench, figures: &mut Figures) {
-    let scenario =
-        Scenario { name: "S2", n_seeders: 4, n_leechers: 1, n_files: 1, length: bench.length(), lead: 1.15 };
+    let scenario = Scenario { name: "S2", n_seeders: 4, n_leechers: 1, n_files: 1, length: bench.length(), lead: 1.15 };
     scenario.measure(bench, figures);
 }
 
@@ -68,7 +66,8 @@ pub(crate) fn s3(bench: &Bench, figures: &mut Figures) {
 /// A thousand small files.
 pub(crate) fn s6(bench: &Bench, figures: &mut Figures) {
     let length = 64 * 1024;
-    Scenario { name: "S6", n_seeders: 1, n_leechers: 1, n_files: 1000, length, lead: 1.0 / 1.5 }.measure(bench, figures);
+    Scenario { name: "S6", n_seeders: 1, n_leechers: 1, n_files: 1000, length, lead: 1.0 / 1.5 }
+        .measure(bench, figures);
 }
 
 impl Scenario {
@@ -88,8 +87,7 @@ impl Scenario {
         if self.n_seeders == 1 && self.n_files == 1 {
             let bare = self.told(figures, "bare program", &self.bare(&bench.scene(), &files));
             let is_s1 = self.n_leechers == 1;
-            let (least, most) =
-                if is_s1 { (Goal::AtLeast(0.9), Goal::AtMost(1.15)) } else { (Goal::None, Goal::None) };
+            let (least, most) = if is_s1 { (Goal::AtLeast(0.9), Goal::AtMost(1.15)) } else { (Goal::None, Goal::None) };
             figures.add(&format!("{}: ours to the bare program", self.name), "", least, ours.speed / bare.speed);
             figures.add(&format!("{}: CPU time, ours to the bare program", self.name), "", most, ours.cpu / bare.cpu);
         }
@@ -225,9 +223,8 @@ impl Scenario {
         let address = server.stdout().wait_nth(0, LIMIT).expect("it listens");
         let (before, start) = (server.cpu_time(), Instant::now());
         let copies: Vec<PathBuf> = (0..self.n_leechers).map(|nth| scene.path(&format!("copy{nth}"))).collect();
-        let fetch = |copy: &PathBuf| {
-            scene.start("bare fetch", Command::new(&program).arg("fetch").arg(&address).arg(copy))
-        };
+        let fetch =
+            |copy: &PathBuf| scene.start("bare fetch", Command::new(&program).arg("fetch").arg(&address).arg(copy));
         let leechers: Vec<Running> = copies.iter().map(fetch).collect();
         leechers.iter().for_each(|leecher| drop(leecher.stdout().wait_nth(0, LIMIT).expect("it completes")));
         let wall = start.elapsed();

@@ -110,3 +110,81 @@ pub(super) async fn files_of_the_built_in_group_are_open_while_they_are_listed(o
     let known = store.admitted(known.change).await.unwrap().unwrap();
     assert!(known.open.is_empty() && known.keys.is_empty());
 }
+
+/// Whether a write raised the number by which trackers see who is admitted.
+async fn raises<T: std::fmt::Debug>(store: &Store, what: &str, write: impl Future<Output = Result<T>>) -> T {
+    let before = admitted(store).await.1;
+    let done = write.await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    assert!(store.admitted(before).await.unwrap().is_some_and(|now| now.change > before), "{what}");
+    done
+}
+
+/// The same for a write that changes nothing of it.
+async fn leaves<T: std::fmt::Debug>(store: &Store, what: &str, write: impl Future<Output = Result<T>>) -> T {
+    let before = admitted(store).await.1;
+    let done = write.await.unwrap_or_else(|error| panic!("{what}: {error:?}"));
+    assert_eq!(store.admitted(before).await, Ok(None), "{what}");
+    done
+}
+
+async fn sign_in_again(store: &Store, Actor { user, .. }: Actor) -> Actor {
+    let token = Sha256Hash([u8::try_from(user.0).unwrap(); 32]);
+    Actor::new(user, store.begin_session(session(user, 1, token)).await.unwrap().id)
+}
+
+/// Every way in which a key comes or ends, by itself or with what it hangs on, and a file of the built-in group.
+pub(super) async fn each_change_of_who_is_admitted_is_seen_by_its_number(on: Place) {
+    let Opened { store, database: _database } = on.open().await;
+    let [olga, bob, eve] = members(&store, ["olga", "bob", "eve"]).await;
+    let store = &store;
+    let file = async |actor: Actor, name: &str| leaves(store, "a private listing", list(store, actor, name)).await;
+    let key =
+        async |actor: Actor, listing: ListingId| raises(store, "a new key", create(store, actor, listing)).await.id;
+    leaves(store, "no keys to end", store.set_stock_clients(olga, lab(), false, any())).await;
+    leaves(store, "the switch alone", store.set_stock_clients(olga, lab(), true, any())).await;
+
+    let (a, b) = (file(olga, "a").await, file(olga, "b").await);
+    let one = key(bob, a).await;
+    raises(store, "suspended", store.suspend_key(one)).await;
+    leaves(store, "suspended already", store.suspend_key(one)).await;
+    raises(store, "revoked", store.revoke_key(bob, one)).await;
+    key(bob, a).await;
+    raises(store, "stock clients off", store.set_stock_clients(olga, lab(), false, any())).await;
+    leaves(store, "on again", store.set_stock_clients(olga, lab(), true, any())).await;
+    key(bob, a).await;
+    raises(store, "ended everywhere", store.end_everywhere(bob, 9)).await;
+    key(eve, a).await;
+    raises(store, "locked", store.lock_user(user_name("eve"), 9)).await;
+    leaves(store, "unlocked", store.unlock_user(user_name("eve"))).await;
+
+    let (bob, eve) = (sign_in_again(store, bob).await, sign_in_again(store, eve).await);
+    key(bob, a).await;
+    leaves(store, "one of two sharers", async {
+        store.add_share(a, bob, 9, any(), plenty).await?;
+        store.end_share(a, bob, any()).await
+    })
+    .await;
+    raises(store, "the last share", store.end_share(a, olga, any())).await;
+    key(bob, b).await;
+    raises(store, "a removed file", store.remove_file(olga, lab(), "b".parse().unwrap(), Box::new(|_, _| Ok(()))))
+        .await;
+    let c = file(olga, "c").await;
+    key(bob, c).await;
+    raises(store, "a removed member", store.remove_member(olga, lab(), user_name("bob"), 9, Box::new(|_, _| Ok(()))))
+        .await;
+    let d = file(eve, "d").await;
+    key(olga, d).await;
+    raises(store, "a listing whose last sharer left", store.leave_group(lab(), eve, 9, any(), domain::successor)).await;
+    key(olga, c).await;
+    let left = raises(store, "the last member", store.leave_group(lab(), olga, 9, any(), domain::successor)).await;
+    assert_eq!(left.left, Left::GroupRemoved);
+    assert!(admitted(store).await.0.is_empty());
+
+    let open = |name| NewListing { group: GroupId([0; 16]), ..new_listing(name, vec![1]) };
+    let e = raises(store, "an open file", store.list_file(olga, open("e"), any(), plenty)).await;
+    key(bob, e).await;
+    raises(store, "its last share", store.end_share(e, olga, any())).await;
+    raises(store, "another one", store.list_file(olga, open("f"), any(), plenty)).await;
+    let public = "public".parse().unwrap();
+    raises(store, "its removal", store.remove_file(olga, public, "f".parse().unwrap(), Box::new(|_, _| Ok(())))).await;
+}

@@ -2,8 +2,9 @@
 //!
 //! Writes are SERIALIZABLE: they take effect as if one came after the other, as they do in SQLite, so that the rules
 //! they ask hold whatever another tracker writes meanwhile. What crosses is run again, a bounded number of times.
-//! Reads see one snapshot. A transaction whose connection breaks before its COMMIT was sent is run again over another
-//! connection; one that breaks later may have been committed or not, and is answered as unavailable.
+//! Reads see one snapshot; a read of one statement is that statement and nothing else. A transaction whose connection
+//! breaks before its COMMIT was sent is run again over another connection; one that breaks later may have been
+//! committed or not, and is answered as unavailable.
 
 mod connecting;
 mod failure;
@@ -28,6 +29,26 @@ use tokio::time::{Instant, sleep, timeout_at};
 const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// Whole-table reads would make a transaction cross every other one; tables that are small now tempt the planner.
 const WRITE: &str = "BEGIN ISOLATION LEVEL SERIALIZABLE; SET LOCAL enable_seqscan = off";
+
+/// What a piece of work does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// Reads by one statement.
+    Look,
+    Read,
+    Write,
+}
+
+impl Mode {
+    /// What begins its transaction, if it needs one of several statements.
+    fn begin(self) -> Option<&'static str> {
+        match self {
+            Self::Look => None,
+            Self::Read => Some(READ),
+            Self::Write => Some(WRITE),
+        }
+    }
+}
 
 /// An open database.
 pub(super) struct Database {
@@ -74,7 +95,15 @@ impl Database {
         &self,
         work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(READ, work).await
+        self.run(Mode::Read, work).await
+    }
+
+    /// Runs `work`, which is one statement. A second one fails.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run(Mode::Look, work).await
     }
 
     /// Runs `work` in a transaction, perhaps several times; the answer comes after the commit.
@@ -82,14 +111,14 @@ impl Database {
         &self,
         work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.run(WRITE, work).await
+        self.run(Mode::Write, work).await
     }
 
     pub(super) async fn close(&self) {
         self.pool.close();
     }
 
-    async fn run<T, F>(&self, begin: &'static str, mut work: F) -> Result<T>
+    async fn run<T, F>(&self, mode: Mode, mut work: F) -> Result<T>
     where
         T: Send + 'static,
         F: Fn(Tx<'_>) -> Result<T> + Send + 'static,
@@ -99,7 +128,7 @@ impl Database {
         loop {
             let client = self.connect(give_up).await?;
             let (runtime, deadline) = (Handle::current(), self.deadline);
-            let ran = tokio::task::spawn_blocking(move || (attempt(client, &runtime, deadline, begin, &work), work));
+            let ran = tokio::task::spawn_blocking(move || (attempt(client, &runtime, deadline, mode, &work), work));
             let (attempt, returned) = ran.await.map_err(|_| StoreError::Unavailable)?;
             work = returned;
             let failure = match attempt {
@@ -150,10 +179,10 @@ fn attempt<T>(
     client: Object,
     runtime: &Handle,
     deadline: Duration,
-    begin: &str,
+    mode: Mode,
     work: impl Fn(Tx<'_>) -> Result<T>,
 ) -> Attempt<T> {
-    let transaction = Transaction::begin(&client, runtime, deadline, begin);
+    let transaction = Transaction::begin(&client, runtime, deadline, mode);
     let ran = catch_unwind(AssertUnwindSafe(|| work(Tx(&transaction))));
     let (attempt, is_in_order) = match (ran, transaction.failure()) {
         (_, Some(failure @ Failure::Lost)) => (Attempt::Again(failure), false),
@@ -163,8 +192,8 @@ fn attempt<T>(
         (Ok(Err(error)), None) => (Attempt::Over(Err(error)), transaction.end("ROLLBACK").is_ok()),
         (Ok(Ok(value)), None) => match transaction.end("COMMIT") {
             Ok(()) => (Attempt::Over(Ok(value)), true),
-            Err(_) if begin == READ => (Attempt::Over(Ok(value)), false),
-            Err(failure @ Failure::Crossed) => (Attempt::Again(failure), false),
+            Err(_) if mode != Mode::Write => (Attempt::Over(Ok(value)), false),
+            Err(failure @ Failure::Crossed) => (Attempt::Again(failure), true),
             Err(_) => {
                 tracing::error!("a commit was not answered: it may have taken place");
                 (Attempt::Over(Err(StoreError::Unavailable)), false)

@@ -1,6 +1,7 @@
 //! Statements, values and rows as PostgreSQL has them. The store's closures are synchronous and run on threads of
 //! their own; each statement is waited for, but never for long.
 
+use super::Mode;
 use super::failure::Failure;
 use crate::store::sql::{Columns, Row, Statements, Tx, Value, damaged, params};
 use crate::store::{Result, StoreError};
@@ -17,15 +18,18 @@ pub(super) struct Transaction<'a> {
     client: &'a ClientWrapper,
     runtime: &'a Handle,
     deadline: Duration,
+    mode: Mode,
+    n_statements: Cell<u32>,
     failure: Cell<Option<Failure>>,
 }
 
 impl<'a> Transaction<'a> {
-    /// Begins a transaction with this statement. Each one may take as long as the deadline says.
-    pub(super) fn begin(client: &'a ClientWrapper, runtime: &'a Handle, deadline: Duration, statement: &str) -> Self {
-        let transaction = Self { client, runtime, deadline, failure: Cell::new(None) };
+    /// Begins a transaction. Each statement may take as long as the deadline says.
+    pub(super) fn begin(client: &'a ClientWrapper, runtime: &'a Handle, deadline: Duration, mode: Mode) -> Self {
+        let (n_statements, failure) = (Cell::new(0), Cell::new(None));
+        let transaction = Self { client, runtime, deadline, mode, n_statements, failure };
         // Its failure shows in the first statement of the transaction.
-        let _ = transaction.run(statement);
+        let _ = mode.begin().map(|statement| transaction.run(statement));
         transaction
     }
 
@@ -37,10 +41,23 @@ impl<'a> Transaction<'a> {
     /// Ends the transaction; whether that worked.
     pub(super) fn end(&self, statement: &str) -> std::result::Result<(), Failure> {
         self.failure.set(None);
+        if self.mode == Mode::Look {
+            // The server began and ended one around the statement.
+            return Ok(());
+        }
         match self.run(statement) {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure.get().unwrap_or(Failure::Lost)),
         }
+    }
+
+    /// Two statements would see two snapshots where no transaction holds them together.
+    fn count(&self, sql: &str) -> Result<()> {
+        self.n_statements.set(self.n_statements.get() + 1);
+        if self.mode == Mode::Look && self.n_statements.get() > 1 {
+            return Err(damaged(format_args!("a second statement outside of a transaction: {sql}")));
+        }
+        Ok(())
     }
 
     fn run(&self, statement: &str) -> Result<()> {
@@ -77,6 +94,7 @@ fn by_reference<'v>(parameters: &'v [Value<'_>]) -> Vec<&'v (dyn ToSql + Sync)> 
 
 impl Statements for Transaction<'_> {
     fn execute(&self, sql: &str, parameters: &[Value<'_>]) -> Result<u64> {
+        self.count(sql)?;
         self.wait(async {
             let statement = self.client.prepare_cached(&dialect(sql)).await?;
             self.client.execute(&statement, &by_reference(parameters)).await
@@ -84,6 +102,7 @@ impl Statements for Transaction<'_> {
     }
 
     fn query(&self, sql: &str, parameters: &[Value<'_>], each: &mut dyn FnMut(Row<'_>) -> Result<()>) -> Result<()> {
+        self.count(sql)?;
         let rows = self.wait(async {
             let statement = self.client.prepare_cached(&dialect(sql)).await?;
             self.client.query(&statement, &by_reference(parameters)).await

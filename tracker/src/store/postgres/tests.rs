@@ -1,18 +1,19 @@
 //! What only a server can do to us: stop, start, vanish, be newer, or be an impostor.
 
-use crate::postgres_server::{self, Server, Stop};
-use crate::store::{Location, OpenError, Store, StoreError};
+use crate::postgres_server::{self, Certificates, NO_CERTIFICATES, Server, Stop};
+use crate::store::sql::{Tx, params};
+use crate::store::{Location, OpenError, Result, Store, StoreError};
 use std::time::{Duration, Instant};
 
 fn location(url: &str) -> Location {
     Location::parse(url).unwrap()
 }
 
-async fn create(store: &Store, name: &str) -> Result<(), StoreError> {
+async fn create(store: &Store, name: &str) -> Result<()> {
     store.create_user(name.parse().unwrap(), "hash".into(), 1).await.map(drop)
 }
 
-async fn is_there(store: &Store, name: &str) -> Result<bool, StoreError> {
+async fn is_there(store: &Store, name: &str) -> Result<bool> {
     store.account(name.parse().unwrap()).await.map(|account| account.is_some())
 }
 
@@ -36,6 +37,22 @@ async fn a_newer_schema_is_refused_and_named() {
     database.run("INSERT INTO refinery_schema_history VALUES (9999, 'later', '2027-01-01T00:00:00Z', '1')");
     let error = Store::open(&location(&database.url)).await.err().unwrap();
     assert!(matches!(error, OpenError::Newer { found: 9999, .. }) && error.to_string().contains("9999"), "{error}");
+}
+
+fn n_users(tx: Tx<'_>) -> Result<u64> {
+    tx.query_one("SELECT COUNT(*) FROM users", params![], |row| row.get(0))
+}
+
+/// Two statements would see two states where no transaction holds them together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_is_one_statement() {
+    let Some(server) = postgres_server::shared() else { return };
+    let database = server.database();
+    let (store, _lock) = Store::open(&location(&database.url)).await.unwrap();
+    let twice = |tx: Tx<'_>| Ok((n_users(tx)?, n_users(tx)?));
+    assert_eq!(store.database.look(n_users).await, Ok(0));
+    assert_eq!(store.database.look(twice).await, Err(StoreError::Unavailable));
+    assert_eq!(store.database.read(twice).await, Ok((0, 0)));
 }
 
 #[tokio::test]
@@ -148,32 +165,16 @@ async fn a_stalled_transaction_loses_its_locks() {
     assert!(locked.is_ok(), "{locked:?}");
 }
 
-/// An authority, and a server's certificate for 127.0.0.1 from it with its key, each as PEM.
-fn certificates() -> Option<(tempfile::TempDir, [String; 3])> {
-    let directory = tempfile::tempdir().unwrap();
-    let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    for arguments in [
-        format!("req -x509 {new_key} -keyout ca.key -out ca.pem -days 2 -subj /CN=authority"),
-        format!("req {new_key} -keyout server.key -out server.csr -subj /CN=db -addext subjectAltName=IP:127.0.0.1"),
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out server.crt".into(),
-    ] {
-        let mut command = std::process::Command::new("openssl");
-        let made = command.args(arguments.split(' ')).current_dir(directory.path()).output().ok()?;
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
-    let read = |name: &str| std::fs::read_to_string(directory.path().join(name)).unwrap();
-    let texts = ["ca.pem", "server.crt", "server.key"].map(read);
-    Some((directory, texts))
-}
-
 /// Only a server whose certificate is signed by whom we trust, and names the host, is spoken to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_impostor_is_not_spoken_to() {
     let Some(server) = postgres_server::own() else { return };
-    let Some((directory, [authority, certificate, key])) = certificates() else {
-        postgres_server::skipped("no openssl here to make certificates with");
+    let certificates = || Certificates::of([127, 0, 0, 1].into());
+    let Some(Certificates { authority, certificate, key }) = certificates() else {
+        postgres_server::skipped(NO_CERTIFICATES);
         return;
     };
+    let directory = tempfile::tempdir().unwrap();
     let database = server.database();
     let with = |options: &str| location(&format!("{}?{options}", database.url));
     let plain = Store::open(&with("sslmode=require")).await.err().unwrap();
@@ -193,8 +194,7 @@ async fn an_impostor_is_not_spoken_to() {
     assert_eq!(create(&store, "bob").await, Ok(()));
     let other_name = with(&format!("sslrootcert={good}")).to_string().replace("127.0.0.1", "localhost");
     let other_name = location(&format!("{other_name}?sslmode=require&sslrootcert={good}"));
-    let (_other, [another_authority, ..]) = certificates().unwrap();
-    let another = path("another.pem", &another_authority);
+    let another = path("another.pem", &certificates().unwrap().authority);
     for refused in [with("sslmode=require"), with(&format!("sslmode=require&sslrootcert={another}")), other_name] {
         let error = Store::open(&refused).await.err().unwrap().to_string();
         assert!(error.contains("certificate"), "{error}");

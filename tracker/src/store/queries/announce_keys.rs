@@ -1,8 +1,12 @@
 //! Announce keys, and the groups that admit ordinary clients with them.
+//!
+//! Each change of who is admitted raises a number, so that a tracker sees with one row whether it has to read again. No
+//! trigger does that, for not every database that speaks PostgreSQL's protocol has them: keys come and go by the
+//! functions of this file alone, before the database would let them go with what they hang on.
 
 use super::{Result, groups};
 use crate::domain::{Quota, Refused, Standing};
-use crate::store::sql::{Tx, params};
+use crate::store::sql::{Tx, Value, params};
 use crate::store::{
     Actor, Admitted, AdmittedKey, KeyUse, NewKey, OpenFile, QuotaRule, Rule, StoreError, SuspendedKey, UserId,
 };
@@ -24,9 +28,43 @@ pub(in crate::store) fn set_stock_clients(
     rule(found.standing)?;
     tx.execute("UPDATE groups SET stock_clients = ?2 WHERE id = ?1", params![found.id.as_bytes(), on])?;
     if !on {
-        tx.execute("DELETE FROM announce_keys WHERE group_id = ?1", params![found.id.as_bytes()])?;
+        end_in_group(tx, found.id)?;
     }
     Ok(found.name)
+}
+
+/// Who is admitted has changed: a key came, went or was suspended, or a file of the built-in group came or went.
+pub(super) fn raise_admitted_changes(tx: Tx<'_>) -> Result<()> {
+    tx.execute("UPDATE admitted_changes SET number = number + 1 WHERE id = 1", params![])?;
+    Ok(())
+}
+
+/// Ends keys by a statement; how many.
+fn end(tx: Tx<'_>, sql: &str, parameters: &[Value<'_>]) -> Result<u64> {
+    let n_ended = tx.execute(sql, parameters)?;
+    if n_ended > 0 {
+        raise_admitted_changes(tx)?;
+    }
+    Ok(n_ended)
+}
+
+/// Ends every key for a group's files.
+pub(super) fn end_in_group(tx: Tx<'_>, group: GroupId) -> Result<()> {
+    end(tx, "DELETE FROM announce_keys WHERE group_id = ?1", params![group.as_bytes()])?;
+    Ok(())
+}
+
+/// Ends every key of a member for a group's files.
+pub(super) fn end_of_member(tx: Tx<'_>, group: GroupId, user: UserId) -> Result<()> {
+    let sql = "DELETE FROM announce_keys WHERE group_id = ?1 AND user_id = ?2";
+    end(tx, sql, params![group.as_bytes(), user.0])?;
+    Ok(())
+}
+
+/// Ends every key for a file.
+pub(super) fn end_for(tx: Tx<'_>, listing: ListingId) -> Result<()> {
+    end(tx, "DELETE FROM announce_keys WHERE listing_id = ?1", params![listing.0])?;
+    Ok(())
 }
 
 /// The listing's group, its info-hash, and whether the group admits ordinary clients.
@@ -60,6 +98,7 @@ pub(in crate::store) fn create(tx: Tx<'_>, actor: Actor, new: &NewKey, rule: &Ru
     )?;
     let key = AnnounceKey::derive(&secret, info_hash, generation);
     let of_group = (!standing.built_in).then_some(group);
+    raise_admitted_changes(tx)?;
     tx.query_one(
         "INSERT INTO announce_keys (user_id, group_id, listing_id, generation, digest, created_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6) RETURNING id",
@@ -109,13 +148,14 @@ pub(in crate::store) fn of_user(tx: Tx<'_>, user: UserId) -> Result<Vec<KeyRow>>
 
 /// Ends a key of the actor.
 pub(in crate::store) fn revoke(tx: Tx<'_>, actor: Actor, id: KeyId) -> Result<()> {
-    let n = tx.execute("DELETE FROM announce_keys WHERE id = ?1 AND user_id = ?2", params![id.0, actor.user.0])?;
+    let sql = "DELETE FROM announce_keys WHERE id = ?1 AND user_id = ?2";
+    let n = end(tx, sql, params![id.0, actor.user.0])?;
     if n == 0 { Err(StoreError::NotFound) } else { Ok(()) }
 }
 
 /// Ends every key of a user.
 pub(super) fn end_all(tx: Tx<'_>, user: UserId) -> Result<()> {
-    tx.execute("DELETE FROM announce_keys WHERE user_id = ?1", params![user.0])?;
+    end(tx, "DELETE FROM announce_keys WHERE user_id = ?1", params![user.0])?;
     Ok(())
 }
 
@@ -125,6 +165,7 @@ pub(in crate::store) fn suspend(tx: Tx<'_>, id: KeyId) -> Result<Option<Suspende
     if n == 0 {
         return Ok(None);
     }
+    raise_admitted_changes(tx)?;
     tx.query_optional(
         "SELECT k.user_id, g.name, l.name FROM announce_keys k JOIN listings l ON l.id = k.listing_id
              JOIN groups g ON g.id = l.group_id WHERE k.id = ?1",

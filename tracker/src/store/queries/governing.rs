@@ -1,6 +1,6 @@
 //! What members do to each other: removal, roles, ownership.
 
-use super::{Result, groups, listings, revocations, roles};
+use super::{Result, announce_keys, groups, listings, revocations, roles};
 use crate::domain::{Quota, Target};
 use crate::store::sql::{Tx, params};
 use crate::store::{Actor, Governed, GroupStanding, MemberRule, QuotaRule, Removed, StoreError, UserId};
@@ -33,7 +33,7 @@ fn permitted(
     Ok((found, user))
 }
 
-/// Ends a membership with its shares and revokes its tickets; returns the listings that went with their last
+/// Ends a membership with its keys and shares and revokes its tickets; returns the listings that went with their last
 /// sharer.
 pub(super) fn end_membership(
     tx: Tx<'_>,
@@ -42,6 +42,7 @@ pub(super) fn end_membership(
     user: UserId,
     at_ms: u64,
 ) -> Result<Vec<ListingId>> {
+    announce_keys::end_of_member(tx, group, user)?;
     let sql = "DELETE FROM members WHERE group_id = ?1 AND user_id = ?2 RETURNING epoch";
     let epoch = tx.query_one(sql, params![group.as_bytes(), user.0], |row| row.get(0))?;
     revocations::write(tx, place, Some(group), user, epoch, at_ms)?;

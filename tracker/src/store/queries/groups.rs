@@ -1,6 +1,6 @@
 //! Groups, members and join requests.
 
-use super::{Result, governing, limit, revocations, roles};
+use super::{Result, announce_keys, governing, limit, revocations, roles};
 use crate::domain::{Candidate, Quota, Refused, Standing};
 use crate::store::sql::{Row, Tx, params};
 use crate::store::{
@@ -196,6 +196,7 @@ fn succeed(tx: Tx<'_>, group: GroupId, succession: Succession) -> Result<Left> {
         Ok(Candidate { user: UserId(row.get(0)?), role, epoch: row.get(2)? })
     })?;
     let Some(heir) = succession(&others) else {
+        announce_keys::end_in_group(tx, group)?;
         for statement in [
             "DELETE FROM join_requests WHERE group_id = ?1",
             "DELETE FROM listings WHERE group_id = ?1",

@@ -2,7 +2,7 @@
 //!
 //! Writes run as if one after the other, in every database: the last sharer's leaving and a new share cannot cross.
 
-use super::{Result, groups, limit, roles};
+use super::{Result, announce_keys, groups, limit, roles};
 use crate::domain::{ListedFile, Quota, Refused, Standing};
 use crate::store::sql::{Row, Tx, Value, params};
 use crate::store::{Actor, EndedShare, FileRule, NewListing, QuotaRule, Rule, SharingFacts, StoreError, UserId};
@@ -15,7 +15,7 @@ const COLUMNS: &str = "l.id, l.group_id, l.name, l.size, l.sha1, l.sha256, l.inf
 const TABLES: &str = "listings l JOIN users u ON u.id = l.uploader_id JOIN groups g ON g.id = l.group_id";
 
 /// Most listings in one question to the database: a power of two.
-const IDS_PER_QUERY: usize = 512;
+pub(in crate::store) const IDS_PER_QUERY: usize = 512;
 
 fn read_listing(row: Row<'_>) -> Result<Listing> {
     Ok(Listing {
@@ -79,7 +79,8 @@ pub(in crate::store) fn list(
     quota: QuotaRule,
 ) -> Result<ListingId> {
     let uploader = actor.user;
-    rule(groups::standing_in(tx, new.group, uploader)?)?;
+    let standing = groups::standing_in(tx, new.group, uploader)?;
+    rule(standing)?;
     let sql = "SELECT COUNT(*), CAST(COALESCE(SUM(info_length), 0) AS BIGINT) FROM listings WHERE uploader_id = ?1";
     let (n_listings, n_bytes): (u64, u64) =
         tx.query_one(sql, params![uploader.0], |row| Ok((row.get(0)?, row.get(1)?)))?;
@@ -91,7 +92,20 @@ pub(in crate::store) fn list(
         tx.execute(sql, params![id.0, index, chunk])?;
     }
     insert_share(tx, id, uploader, new.at_ms, quota)?;
+    if standing.built_in {
+        announce_keys::raise_admitted_changes(tx)?;
+    }
     Ok(id)
+}
+
+/// Ends a listing of a group with its keys, chunks and shares.
+fn end(tx: Tx<'_>, id: ListingId, in_built_in: bool) -> Result<()> {
+    announce_keys::end_for(tx, id)?;
+    if in_built_in {
+        announce_keys::raise_admitted_changes(tx)?;
+    }
+    tx.execute("DELETE FROM listings WHERE id = ?1", params![id.0])?;
+    Ok(())
 }
 
 fn insert_listing(tx: Tx<'_>, uploader: UserId, new: &NewListing) -> Result<ListingId> {
@@ -146,14 +160,18 @@ pub(in crate::store) fn add_share(
 pub(in crate::store) fn end_share(tx: Tx<'_>, listing: ListingId, actor: Actor, rule: &Rule) -> Result<EndedShare> {
     let user = actor.user;
     let group = group_of(tx, listing)?;
-    rule(groups::standing_in(tx, group, user)?)?;
+    let standing = groups::standing_in(tx, group, user)?;
+    rule(standing)?;
     let n = tx.execute("DELETE FROM shares WHERE listing_id = ?1 AND user_id = ?2", params![listing.0, user.0])?;
     if n == 0 {
         return Err(StoreError::Refused(Refused::NotSharing));
     }
-    let sql = "DELETE FROM listings WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM shares WHERE listing_id = ?1)";
-    let n = tx.execute(sql, params![listing.0])?;
-    Ok(if n == 0 { EndedShare::Ended } else { EndedShare::ListingEnded })
+    let sql = "SELECT EXISTS (SELECT 1 FROM shares WHERE listing_id = ?1)";
+    if tx.query_one(sql, params![listing.0], |row| row.get(0))? {
+        return Ok(EndedShare::Ended);
+    }
+    end(tx, listing, standing.built_in)?;
+    Ok(EndedShare::ListingEnded)
 }
 
 /// Ends a listing for everybody, as the rule allows.
@@ -177,11 +195,11 @@ pub(in crate::store) fn remove_file(
     )?;
     rule(found.standing, listed.map(|(_, file)| file))?;
     let (id, _) = listed.ok_or(StoreError::NotFound)?;
-    tx.execute("DELETE FROM listings WHERE id = ?1", params![id.0])?;
+    end(tx, id, found.standing.built_in)?;
     Ok(id)
 }
 
-/// Ends a user's shares in a group and returns the listings that went with their last one.
+/// Ends a member's shares in a group and returns the listings that went with their last one.
 pub(super) fn end_shares_in(tx: Tx<'_>, group: GroupId, user: UserId) -> Result<Vec<ListingId>> {
     let last = tx.query(
         "SELECT s.listing_id FROM shares s JOIN listings l ON l.id = s.listing_id
@@ -195,7 +213,8 @@ pub(super) fn end_shares_in(tx: Tx<'_>, group: GroupId, user: UserId) -> Result<
         params![group.as_bytes(), user.0],
     )?;
     for id in &last {
-        tx.execute("DELETE FROM listings WHERE id = ?1", params![id.0])?;
+        // The built-in group has no members.
+        end(tx, *id, false)?;
     }
     Ok(last)
 }

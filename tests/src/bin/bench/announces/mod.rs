@@ -4,15 +4,14 @@
 //! Swarms have as many peers at each scale and so answers are alike; what grows is their number.
 
 mod http_load;
-mod pinning;
 mod population;
 mod udp_load;
 
 use crate::Bench;
 use crate::figures::{Figures, Goal};
+use crate::pinning::Cores;
 use http_load::HttpLoad;
 use mini_torrent_tests::{Running, Scene, Tracker};
-use pinning::Cores;
 use population::Population;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,20 +1,20 @@
-//! One core for the tracker, another for the load.
+//! One core for the tracker, another for the load or a second tracker.
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// The cores that this program may use, as two sets.
-pub(super) struct Cores {
+pub(crate) struct Cores {
     all: CpuSet,
     tracker: CpuSet,
     load: CpuSet,
 }
 
 /// The load's core, kept until this is dropped.
-pub(super) struct Pinned<'a>(&'a Cores);
+pub(crate) struct Pinned<'a>(&'a Cores);
 
 impl Cores {
     /// The first core for the tracker and the second one for the load, or the only one for both.
-    pub(super) fn of_this_machine() -> Self {
+    pub(crate) fn of_this_machine() -> Self {
         let all = sched_getaffinity(None).unwrap_or_default();
         let mut each = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core));
         let first = each.next().unwrap_or(0);
@@ -28,15 +28,24 @@ impl Cores {
     }
 
     /// Starts something on the tracker's core: a program inherits the core of the thread that starts it.
-    pub(super) fn of_tracker<T>(&self, start: impl FnOnce() -> T) -> T {
-        pin(&self.tracker);
+    pub(crate) fn of_tracker<T>(&self, start: impl FnOnce() -> T) -> T {
+        self.start_on(&self.tracker, start)
+    }
+
+    /// Starts something on the other core.
+    pub(crate) fn of_second_tracker<T>(&self, start: impl FnOnce() -> T) -> T {
+        self.start_on(&self.load, start)
+    }
+
+    fn start_on<T>(&self, cores: &CpuSet, start: impl FnOnce() -> T) -> T {
+        pin(cores);
         let started = start();
         pin(&self.all);
         started
     }
 
     /// Keeps this thread on the load's core.
-    pub(super) fn for_load(&self) -> Pinned<'_> {
+    pub(crate) fn for_load(&self) -> Pinned<'_> {
         pin(&self.load);
         Pinned(self)
     }
