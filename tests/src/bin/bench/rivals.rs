@@ -133,7 +133,9 @@ impl Scenario {
         }
         let last = &files[files.len() - 1].name;
         seeders[0].wait_seeders(GROUP, last, self.n_seeders as u64);
-        leechers.iter_mut().for_each(|leecher| drop(leecher.quit()));
+        for leecher in &mut *leechers {
+            leecher.quit();
+        }
         let cpu = |clients: &[mini_torrent_tests::Client]| -> Duration {
             clients.iter().map(|client| client.running().cpu_time()).sum()
         };
