@@ -5,11 +5,16 @@ use mini_torrent_common::geometry::Geometry;
 use mini_torrent_engine::{Limits, PieceOrder};
 use std::time::Duration;
 
+/// A link that takes no time.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
+
 /// How a node behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) have: Have,
     pub(crate) upload_bytes_per_s: u64,
+    /// [`UNLIMITED`]: what arrives is there at once.
+    pub(crate) download_bytes_per_s: u64,
     /// One way, to the middle of the network.
     pub(crate) latency: Duration,
     pub(crate) joins_at: Duration,
@@ -37,6 +42,7 @@ impl Plan {
         Self {
             have: Have::Nothing,
             upload_bytes_per_s: 20_000_000,
+            download_bytes_per_s: UNLIMITED,
             latency: Duration::from_millis(5),
             joins_at: Duration::ZERO,
             leaves_at: None,

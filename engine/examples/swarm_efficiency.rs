@@ -1,0 +1,57 @@
+//! How close swarms come to what their links allow, in virtual time: `cargo run --release --example swarm_efficiency
+//! [CASE] [N_SEEDS]`. The tests hold the smaller cases to bounds.
+
+#![expect(clippy::print_stdout, reason = "a report")]
+
+#[path = "../tests/sim/mod.rs"]
+mod sim;
+
+use sim::fluid::{Outcome, swarm};
+use sim::{MIB, Plan, Swarm};
+use std::time::{Duration, Instant};
+
+const CASES: [&str; 7] = ["eight", "stock", "slow", "late", "leaves", "hundred", "thousand"];
+
+fn case(name: &str, seed: u64) -> Option<Swarm> {
+    let seconds = Duration::from_secs;
+    let length = 128 * MIB;
+    let same = |_, plan| plan;
+    Some(match name {
+        "eight" => swarm(length, seed, 8, same),
+        "stock" => swarm(length, seed, 8, |_, plan| Plan { fast: false, ..plan }),
+        "slow" => swarm(length, seed, 8, |n, plan| match n {
+            0 | 1 => Plan { upload_bytes_per_s: 1_000_000, ..plan },
+            _ => plan,
+        }),
+        "late" => swarm(length, seed, 8, |n, plan| Plan { joins_at: seconds(if n < 4 { 0 } else { 3 }), ..plan }),
+        "hundred" => swarm(length, seed, 100, same),
+        "thousand" => {
+            let mut swarm = swarm(length, seed, 1000, same);
+            swarm.max_named = 40;
+            swarm
+        }
+        _ => return None,
+    })
+}
+
+#[expect(clippy::disallowed_methods, reason = "a measurement of the processor's time")]
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let only = arguments.next();
+    let n_seeds = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(3);
+    for name in CASES {
+        if only.as_ref().is_some_and(|only| only != name && only != "all") {
+            continue;
+        }
+        for seed in 0..n_seeds {
+            let Some(mut swarm) = case(name, seed) else { continue };
+            let started = Instant::now();
+            let is_complete = swarm.run(Duration::from_secs(300));
+            let cost = started.elapsed().as_secs_f64();
+            println!("{name} seed {seed}: {} {is_complete}, computed in {cost:.1} s", Outcome::of(&swarm));
+            let mut ends: Vec<_> = swarm.nodes.iter().filter_map(|node| node.completed_at).collect();
+            ends.sort();
+            println!("   first {:?} median {:?}", ends.first(), ends.get(ends.len() / 2));
+        }
+    }
+}
