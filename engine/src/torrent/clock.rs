@@ -37,6 +37,9 @@ impl Torrent {
         if peer.paused_until.is_some_and(|until| until <= now) {
             peer.paused_until = None;
         }
+        if peer.hears_more_by.is_some_and(|by| by <= now) {
+            peer.hears_more_by = None;
+        }
         deadlines.extend(peer.paused_until);
         if peer.last_sent + limits.keep_alive <= now {
             peer.last_sent = now;

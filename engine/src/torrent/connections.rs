@@ -100,9 +100,11 @@ impl Torrent {
         if let Some(piece) = peer.current {
             self.picker.disown(connection, piece);
         }
+        self.spread.take_back(connection);
         let was_useful = peer.download.total_bytes() > 0 || peer.upload.total_bytes() > 0;
         self.candidates.ended(peer.key, was_useful, now, &self.limits, &mut self.rng);
         self.deal_free_slots(now);
+        self.offer_all(now);
         self.fill_all(now);
         self.dial(now);
     }

@@ -36,6 +36,7 @@ impl Torrent {
         }
         peer.uploads.queued.push_back(block);
         self.serve(now, connection);
+        self.on_asked(now, connection, block.piece);
         Ok(())
     }
 
@@ -113,6 +114,8 @@ impl Torrent {
         peer.is_unchoked = is_unchoked;
         peer.choke_changed_at = now;
         if is_unchoked {
+            // Offered before it may ask, so that it asks for that first.
+            self.offer(now, connection);
             self.send(now, connection, Outgoing::Unchoke);
             return;
         }
@@ -125,6 +128,7 @@ impl Torrent {
         for block in uploads.queued {
             self.reject(now, connection, block);
         }
+        self.withdraw_offers(now, connection);
     }
 
     fn contenders(&self, now: Instant) -> Vec<Contender> {

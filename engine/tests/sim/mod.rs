@@ -420,6 +420,7 @@ impl Swarm {
             Outgoing::Interested => Message::Interested,
             Outgoing::NotInterested => Message::NotInterested,
             Outgoing::Have(piece) => Message::Have(piece.get()),
+            Outgoing::Suggest(piece) => Message::Suggest(piece.get()),
             Outgoing::Pieces if fast && have.is_all() => Message::HaveAll,
             Outgoing::Pieces if fast && have.is_none() => Message::HaveNone,
             Outgoing::Pieces => Message::Bitfield(have.as_bytes().to_vec()),
