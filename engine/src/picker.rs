@@ -152,6 +152,9 @@ impl Picker {
             *taker.current = Some(piece);
             return self.take_first(piece, &mut taker);
         }
+        if let Some(block) = self.join_suggested(&mut taker) {
+            return Some(block);
+        }
         if taker.waits { None } else { self.join(&taker) }
     }
 
@@ -270,11 +273,23 @@ impl Picker {
         if taker.suggested.is_empty() || !self.has_room(self.geometry.piece_length()) {
             return None;
         }
-        while let Some(piece) = taker.suggested.pop_front() {
-            if self.availability.is_open(piece) && taker.held.contains(piece) {
-                self.open_partial(piece, taker.connection);
-                return Some(piece);
+        let is_open = |piece: &PieceIndex| self.availability.is_open(*piece) && taker.held.contains(*piece);
+        let position = taker.suggested.iter().position(is_open)?;
+        let piece = taker.suggested.remove(position)?;
+        self.open_partial(piece, taker.connection);
+        Some(piece)
+    }
+
+    /// Helps with a suggested piece that another peer is slow with.
+    fn join_suggested(&mut self, taker: &mut Taker<'_>) -> Option<Block> {
+        while let Some(piece) = taker.suggested.front().copied() {
+            let partial =
+                self.partials.get_mut(&piece).filter(|partial| !partial.is_suspect && taker.held.contains(piece));
+            if let Some(nth) = partial.and_then(Partial::take_last) {
+                self.file(piece);
+                return self.geometry.nth_block(piece, nth);
             }
+            taker.suggested.pop_front();
         }
         None
     }

@@ -5,9 +5,13 @@ use mini_torrent_common::geometry::{Geometry, PieceIndex};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// Most pieces on their way into the swarm; with more, nothing is offered.
 const GIVEN_MAX: usize = 4096;
+
+/// A piece that no other peer has got from the one it was given to for so long is given to another, when all are given.
+const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// The pieces on their way into the swarm, and the order in which the others follow.
 ///
@@ -16,8 +20,8 @@ const GIVEN_MAX: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Spread {
     geometry: Geometry,
-    /// Pieces that a peer was offered or asks for, and to whom, until another has got them from it.
-    given: BTreeMap<PieceIndex, ConnectionId>,
+    /// Pieces that a peer was offered or asks for, to whom and when, until another has got them from it.
+    given: BTreeMap<PieceIndex, (ConnectionId, Instant)>,
     next: u32,
     stride: u32,
     /// Pieces passed over one after the other; all of them, and there is nothing to give.
@@ -34,42 +38,51 @@ impl Spread {
         Self { geometry, given: BTreeMap::new(), next: rng.random_range(0..n_pieces), stride, n_passed: 0 }
     }
 
-    /// Gives out the next piece that was not given before and that nobody has.
-    pub(crate) fn give_next(&mut self, to: ConnectionId, n_holders: impl Fn(PieceIndex) -> u32) -> Option<PieceIndex> {
+    /// Gives out the next piece that was not given before and that nobody has; when there is none, one that has not
+    /// spread from another peer for too long.
+    pub(crate) fn give_next(
+        &mut self,
+        now: Instant,
+        to: ConnectionId,
+        n_holders: impl Fn(PieceIndex) -> u32,
+    ) -> Option<PieceIndex> {
         let n_pieces = self.geometry.n_pieces();
         while self.n_passed < n_pieces && self.given.len() < GIVEN_MAX {
             let piece = self.geometry.piece(self.next)?;
             self.next = u32::try_from((u64::from(self.next) + u64::from(self.stride)) % u64::from(n_pieces)).ok()?;
             if n_holders(piece) == 0 && !self.given.contains_key(&piece) {
                 self.n_passed = 0;
-                self.given.insert(piece, to);
+                self.given.insert(piece, (to, now));
                 return Some(piece);
             }
             self.n_passed += 1;
         }
-        None
+        let is_stuck = |from: ConnectionId, since: Instant| from != to && since + STUCK_AFTER <= now;
+        let (piece, given) = self.given.iter_mut().find(|(_, (from, since))| is_stuck(*from, *since))?;
+        *given = (to, now);
+        Some(*piece)
     }
 
     /// The peer asks for the piece, be it offered or not.
-    pub(crate) fn give(&mut self, piece: PieceIndex, to: ConnectionId) {
+    pub(crate) fn give(&mut self, now: Instant, piece: PieceIndex, to: ConnectionId) {
         if self.given.len() < GIVEN_MAX {
-            self.given.entry(piece).or_insert(to);
+            self.given.entry(piece).or_insert((to, now));
         }
     }
 
     /// Two peers have the piece: returns who had it from us.
     pub(crate) fn has_spread(&mut self, piece: PieceIndex) -> Option<ConnectionId> {
-        self.given.remove(&piece)
+        self.given.remove(&piece).map(|(to, _)| to)
     }
 
     /// How many pieces the peer was given that no other has.
     pub(crate) fn n_given_to(&self, connection: ConnectionId) -> usize {
-        self.given.values().filter(|to| **to == connection).count()
+        self.given.values().filter(|(to, _)| *to == connection).count()
     }
 
     /// What the peer was given may be given to others; so may what only it had.
     pub(crate) fn take_back(&mut self, connection: ConnectionId) {
-        self.given.retain(|_, to| *to != connection);
+        self.given.retain(|_, (to, _)| *to != connection);
         self.n_passed = 0;
     }
 }
@@ -79,6 +92,7 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "an arbitrary origin")]
 mod tests {
     use super::*;
     use rand::SeedableRng;
@@ -88,10 +102,11 @@ mod tests {
 
     #[test]
     fn each_piece_is_given_once_in_an_order_of_chance() {
+        let now = Instant::now();
         for (n_pieces, seed) in [(1, 0), (2, 1), (64, 2), (97, 3), (360, 4)] {
             let geometry = Geometry::new(n_pieces, 1).unwrap();
             let mut spread = Spread::new(geometry, &mut StdRng::seed_from_u64(seed));
-            let given: Vec<_> = std::iter::from_fn(|| spread.give_next(PEER, |_| 0)).collect();
+            let given: Vec<_> = std::iter::from_fn(|| spread.give_next(now, PEER, |_| 0)).collect();
             assert_eq!(given.iter().collect::<BTreeSet<_>>().len() as u64, n_pieces);
             assert_eq!(given.len() as u64, n_pieces);
         }
@@ -99,16 +114,17 @@ mod tests {
 
     #[test]
     fn what_somebody_has_or_asks_for_is_passed_over_and_what_is_taken_back_comes_again() {
+        let now = Instant::now();
         let geometry = Geometry::new(4, 1).unwrap();
         let mut spread = Spread::new(geometry, &mut StdRng::seed_from_u64(1));
         let [held, asked] = [0, 1].map(|index| geometry.piece(index).unwrap());
-        spread.give(asked, ConnectionId(2));
+        spread.give(now, asked, ConnectionId(2));
         let n_holders = |piece| u32::from(piece == held);
-        let given: BTreeSet<_> = std::iter::from_fn(|| spread.give_next(PEER, n_holders)).collect();
+        let given: BTreeSet<_> = std::iter::from_fn(|| spread.give_next(now, PEER, n_holders)).collect();
         assert_eq!(given, [2, 3].map(|index| geometry.piece(index).unwrap()).into());
         assert_eq!(spread.n_given_to(PEER), 2);
         spread.take_back(ConnectionId(2));
-        assert_eq!(spread.give_next(PEER, n_holders), Some(asked));
+        assert_eq!(spread.give_next(now, PEER, n_holders), Some(asked));
         assert_eq!(spread.has_spread(asked), Some(PEER));
     }
 }

@@ -49,7 +49,7 @@ impl Torrent {
             && self.spread.n_given_to(connection) < peer.offers.n_unspread_max
         {
             let picker = &self.picker;
-            let Some(piece) = self.spread.give_next(connection, |piece| picker.n_holders(piece)) else { return };
+            let Some(piece) = self.spread.give_next(now, connection, |piece| picker.n_holders(piece)) else { return };
             peer.offers.pieces.push(piece);
             self.send(now, connection, Outgoing::Suggest(piece));
         }
@@ -79,7 +79,7 @@ impl Torrent {
             }
         }
         if self.picker.n_holders(piece) == 0 {
-            self.spread.give(piece, connection);
+            self.spread.give(now, piece, connection);
         }
         self.offer(now, connection);
     }

@@ -12,8 +12,11 @@ use std::time::Duration;
 
 use super::UNLIMITED;
 
-/// Bytes of blocks that a socket takes before the writer has to wait: the system's buffer and the writer's own.
-pub(crate) const SEND_BUFFER_BYTES: u64 = 384 * 1024;
+/// Bytes of blocks that a socket takes before the writer has to wait, at least: the writer's own and the system's.
+const SEND_BUFFER_BYTES: u64 = 64 * 1024;
+/// Systems fit the buffer to the flow: beyond that it takes what the flow sends in a tenth of a second.
+const SEND_BUFFERS_PER_S: u64 = 10;
+const SEND_BUFFER_MAX_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of one stream between the two ends.
 const WINDOW_BYTES: u64 = 1024 * 1024;
 /// Bytes that one stream sends in its turn: a block. One message always goes.
@@ -80,8 +83,8 @@ impl Stream {
         }
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.committed_bytes < SEND_BUFFER_BYTES
+    pub(crate) fn has_room(&self, send_buffer_bytes: u64) -> bool {
+        self.committed_bytes < send_buffer_bytes
     }
 
     pub(crate) fn commit(&mut self, letter: Letter) {
@@ -139,6 +142,12 @@ impl Access {
             turns: VecDeque::new(),
             receives_until: Duration::ZERO,
         }
+    }
+
+    /// Bytes that the socket of each connection takes, as the uplink is shared now.
+    pub(crate) fn send_buffer_bytes(&self) -> u64 {
+        let n_sharing = self.turns.len() as u64 + 1;
+        SEND_BUFFER_BYTES + (self.upload_bytes_per_s / SEND_BUFFERS_PER_S / n_sharing).min(SEND_BUFFER_MAX_BYTES)
     }
 
     /// How long the uplink is busy with a packet.

@@ -115,7 +115,11 @@ impl Swarm {
             if node.plan.stalls_at.is_some_and(|at| at <= self.now) {
                 return;
             }
-            let Some(stream) = node.streams.get_mut(&connection).filter(|stream| stream.has_room()) else { return };
+            let send_buffer_bytes = node.access.send_buffer_bytes();
+            let Some(stream) = node.streams.get_mut(&connection) else { return };
+            if !stream.has_room(send_buffer_bytes) {
+                return;
+            }
             let Some(block) = stream.waiting.pop_front() else { return };
             node.sent_bytes += u64::from(block.length);
             let is_true = !self.rng.random_bool(node.plan.lies);
