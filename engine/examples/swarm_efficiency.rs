@@ -6,11 +6,11 @@
 #[path = "../tests/sim/mod.rs"]
 mod sim;
 
-use sim::fluid::{Outcome, swarm};
+use sim::fluid::{Outcome, linked, swarm, swarm_with};
 use sim::{MIB, Plan, Swarm};
 use std::time::{Duration, Instant};
 
-const CASES: [&str; 7] = ["eight", "stock", "slow", "late", "leaves", "hundred", "thousand"];
+const CASES: [&str; 8] = ["eight", "stock", "unaware", "slow", "late", "leaves", "hundred", "thousand"];
 
 fn case(name: &str, seed: u64) -> Option<Swarm> {
     let seconds = Duration::from_secs;
@@ -24,6 +24,11 @@ fn case(name: &str, seed: u64) -> Option<Swarm> {
             _ => plan,
         }),
         "late" => swarm(length, seed, 8, |n, plan| Plan { joins_at: seconds(if n < 4 { 0 } else { 3 }), ..plan }),
+        "leaves" => {
+            let seeder = Plan { leaves_after_bytes: Some(length + length / 10), ..linked(Plan::seeder()) };
+            swarm_with(seeder, length, seed, 40, same)
+        }
+        "unaware" => swarm_with(Plan { fast: false, ..linked(Plan::seeder()) }, length, seed, 8, same),
         "hundred" => swarm(length, seed, 100, same),
         "thousand" => {
             let mut swarm = swarm(length, seed, 1000, same);

@@ -14,7 +14,18 @@ pub(crate) fn linked(plan: Plan) -> Plan {
 
 /// One seeder and some leechers, on such links if `leecher` does not say otherwise, 10 ms from each other.
 pub(crate) fn swarm(length: u64, seed: u64, n_leechers: usize, leecher: impl Fn(usize, Plan) -> Plan) -> Swarm {
-    let mut plans = vec![linked(Plan::seeder())];
+    swarm_with(linked(Plan::seeder()), length, seed, n_leechers, leecher)
+}
+
+/// The same with another seeder.
+pub(crate) fn swarm_with(
+    seeder: Plan,
+    length: u64,
+    seed: u64,
+    n_leechers: usize,
+    leecher: impl Fn(usize, Plan) -> Plan,
+) -> Swarm {
+    let mut plans = vec![seeder];
     plans.extend((0..n_leechers).map(|n| leecher(n, linked(Plan::leecher()))));
     let mut swarm = Swarm::new(length, PIECE_LENGTH, seed, plans);
     swarm.count_headers();
@@ -66,7 +77,7 @@ impl fmt::Display for Outcome {
 }
 
 /// The fluid bound: the file leaves the seeder once, enters each leecher once, and all uploads together carry it to all
-/// leechers. Of links without headers, and of leechers that are there from the start.
+/// leechers. Until the last has joined, the others cannot have more than has left the seeder. Of links without headers.
 fn bound(swarm: &Swarm) -> Duration {
     let length = swarm.geometry.length() as f64;
     let is_leecher = |node: &&super::Node| matches!(node.plan.have, Have::Nothing);
@@ -74,7 +85,12 @@ fn bound(swarm: &Swarm) -> Duration {
     let upload = |node: &super::Node| node.plan.upload_bytes_per_s as f64;
     let seeders = swarm.nodes.iter().filter(|node| !is_leecher(node)).map(upload).sum::<f64>();
     let all = swarm.nodes.iter().map(upload).sum::<f64>();
+    let joined = swarm.nodes.iter().map(|node| node.plan.joins_at).max().unwrap_or_default();
+    let n_early = swarm.nodes.iter().filter(is_leecher).filter(|node| node.plan.joins_at < joined).count() as f64;
+    let joined = joined.as_secs_f64();
+    let early_bytes = n_early * (seeders * joined).min(length);
     let downloads = swarm.nodes.iter().filter(is_leecher).map(|node| node.plan.download_bytes_per_s as f64);
     let slowest_download = downloads.fold(f64::INFINITY, f64::min);
-    Duration::from_secs_f64((length / seeders).max(length / slowest_download).max(n_leechers * length / all))
+    let after = (length / slowest_download).max((n_leechers * length - early_bytes) / all);
+    Duration::from_secs_f64((length / seeders).max(joined + after))
 }

@@ -123,6 +123,10 @@ impl Swarm {
             let Some(block) = stream.waiting.pop_front() else { return };
             node.sent_bytes += u64::from(block.length);
             let is_true = !self.rng.random_bool(node.plan.lies);
+            if node.plan.leaves_after_bytes.is_some_and(|bytes| node.sent_bytes >= bytes) {
+                node.plan.leaves_after_bytes = None;
+                self.plan(self.now, Happening::Leave(index));
+            }
             let Block { piece, begin, length } = block;
             self.plan(self.now, Happening::Served { node: index, connection, block });
             self.post(index, connection, Message::Block { index: piece.get(), begin, length }, is_true);

@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     pub(crate) latency: Duration,
     pub(crate) joins_at: Duration,
     pub(crate) leaves_at: Option<Duration>,
+    /// Leaves when it has sent so many bytes of blocks.
+    pub(crate) leaves_after_bytes: Option<u64>,
     /// Leaves when it is complete.
     pub(crate) leaves_complete: bool,
     /// Sends no block any more, but everything else.
@@ -46,6 +48,7 @@ impl Plan {
             latency: Duration::from_millis(5),
             joins_at: Duration::ZERO,
             leaves_at: None,
+            leaves_after_bytes: None,
             leaves_complete: false,
             stalls_at: None,
             lies: 0.0,
