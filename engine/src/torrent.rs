@@ -5,6 +5,7 @@ mod connections;
 mod download;
 mod messages;
 mod pieces;
+mod slots;
 mod spread;
 mod upload;
 
@@ -22,6 +23,7 @@ use crate::rate::Rate;
 use crate::spread::Spread;
 use crate::stats::{PeerStats, Stats};
 use crate::suspects::Suspects;
+use slots::Slots;
 pub(crate) use spread::Offers;
 
 use mini_torrent_common::bitfield::Bitfield;
@@ -49,6 +51,7 @@ pub struct Torrent {
     banned: Barred,
     suspects: Suspects,
     spread: Spread,
+    slots: Slots,
     is_paused: bool,
     /// When the upload slots are dealt anew, while more peers want than there are.
     next_choke_round: Option<Instant>,
@@ -71,6 +74,7 @@ impl Torrent {
             geometry,
             own_key,
             spread: Spread::new(geometry, &mut rng),
+            slots: Slots::new(limits.upload_slots),
             rng,
             picker: Picker::new(geometry, have, piece_order, &limits),
             peers: BTreeMap::new(),

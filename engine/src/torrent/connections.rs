@@ -48,7 +48,7 @@ impl Torrent {
         self.peers.insert(connection, Peer::new(key, direction, fast, now, &self.limits));
         self.send(now, connection, Outgoing::Pieces);
         // Unchoked before it asks, a peer saves a round trip.
-        if self.peers.values().filter(|peer| peer.is_unchoked).count() < self.limits.upload_slots {
+        if self.peers.values().filter(|peer| peer.is_unchoked).count() < self.slots.n() {
             self.set_unchoked(now, connection, true);
         }
         self.wake_by(now + self.limits.keep_alive);
