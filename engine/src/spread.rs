@@ -20,8 +20,8 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Spread {
     geometry: Geometry,
-    /// Pieces that a peer was offered or asks for, to whom and when, until another has got them from it.
-    given: BTreeMap<PieceIndex, (ConnectionId, Instant)>,
+    /// Pieces that a peer was offered or asks for, until another has got them from it: whom, and since when it has them.
+    given: BTreeMap<PieceIndex, (ConnectionId, Option<Instant>)>,
     next: u32,
     stride: u32,
     /// Pieces passed over one after the other; all of them, and there is nothing to give.
@@ -52,21 +52,30 @@ impl Spread {
             self.next = u32::try_from((u64::from(self.next) + u64::from(self.stride)) % u64::from(n_pieces)).ok()?;
             if n_holders(piece) == 0 && !self.given.contains_key(&piece) {
                 self.n_passed = 0;
-                self.given.insert(piece, (to, now));
+                self.given.insert(piece, (to, None));
                 return Some(piece);
             }
             self.n_passed += 1;
         }
-        let is_stuck = |from: ConnectionId, since: Instant| from != to && since + STUCK_AFTER <= now;
-        let (piece, given) = self.given.iter_mut().find(|(_, (from, since))| is_stuck(*from, *since))?;
-        *given = (to, now);
+        let is_stuck = |since: &Option<Instant>| since.is_some_and(|since| since + STUCK_AFTER <= now);
+        let (piece, given) = self.given.iter_mut().find(|(_, (from, since))| *from != to && is_stuck(since))?;
+        *given = (to, None);
         Some(*piece)
     }
 
     /// The peer asks for the piece, be it offered or not.
-    pub(crate) fn give(&mut self, now: Instant, piece: PieceIndex, to: ConnectionId) {
+    pub(crate) fn give(&mut self, piece: PieceIndex, to: ConnectionId) {
         if self.given.len() < GIVEN_MAX {
-            self.given.entry(piece).or_insert((to, now));
+            self.given.entry(piece).or_insert((to, None));
+        }
+    }
+
+    /// The peer has got the piece, and no other has.
+    pub(crate) fn has_arrived(&mut self, now: Instant, piece: PieceIndex, at: ConnectionId) {
+        if let Some((to, since)) = self.given.get_mut(&piece)
+            && *to == at
+        {
+            *since = Some(now);
         }
     }
 
@@ -118,7 +127,7 @@ mod tests {
         let geometry = Geometry::new(4, 1).unwrap();
         let mut spread = Spread::new(geometry, &mut StdRng::seed_from_u64(1));
         let [held, asked] = [0, 1].map(|index| geometry.piece(index).unwrap());
-        spread.give(now, asked, ConnectionId(2));
+        spread.give(asked, ConnectionId(2));
         let n_holders = |piece| u32::from(piece == held);
         let given: BTreeSet<_> = std::iter::from_fn(|| spread.give_next(now, PEER, n_holders)).collect();
         assert_eq!(given, [2, 3].map(|index| geometry.piece(index).unwrap()).into());

@@ -15,7 +15,7 @@ const DUPLICATE_RETRY: Duration = Duration::from_millis(100);
 /// Suggestions of one peer that are remembered.
 const SUGGESTIONS_MAX: usize = 16;
 /// So long after its last suggestion or block a peer is expected to suggest more, and nothing else is asked of it.
-const SUGGESTION_PATIENCE: Duration = Duration::from_millis(200);
+const SUGGESTION_PATIENCE: Duration = Duration::from_millis(500);
 /// Late blocks that one peer takes over at a time.
 const DUPLICATES_AT_ONCE: usize = 32;
 

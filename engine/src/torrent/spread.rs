@@ -79,7 +79,7 @@ impl Torrent {
             }
         }
         if self.picker.n_holders(piece) == 0 {
-            self.spread.give(now, piece, connection);
+            self.spread.give(piece, connection);
         }
         self.offer(now, connection);
     }
@@ -92,6 +92,7 @@ impl Torrent {
         if let Some(peer) = self.peers.get_mut(&connection) {
             peer.offers.pieces.retain(|offered| *offered != piece);
         }
+        self.spread.has_arrived(now, piece, connection);
         if self.picker.n_holders(piece) >= 2
             && let Some(giver) = self.spread.has_spread(piece)
         {
