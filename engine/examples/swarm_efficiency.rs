@@ -6,11 +6,12 @@
 #[path = "../tests/sim/mod.rs"]
 mod sim;
 
-use sim::fluid::{Outcome, linked, swarm, swarm_with};
+use sim::fluid::{Outcome, linked, swarm, swarm_on, swarm_with};
 use sim::{MIB, Plan, Swarm};
 use std::time::{Duration, Instant};
 
-const CASES: [&str; 8] = ["eight", "stock", "unaware", "slow", "late", "leaves", "hundred", "thousand"];
+const CASES: [&str; 12] =
+    ["pair", "far_pair", "lan", "far", "eight", "stock", "unaware", "slow", "late", "leaves", "hundred", "thousand"];
 
 fn case(name: &str, seed: u64) -> Option<Swarm> {
     let seconds = Duration::from_secs;
@@ -28,6 +29,10 @@ fn case(name: &str, seed: u64) -> Option<Swarm> {
             let seeder = Plan { leaves_after_bytes: Some(length + length / 10), ..linked(Plan::seeder()) };
             swarm_with(seeder, length, seed, 40, same)
         }
+        "lan" => swarm_on(length * 4, seed, 8, 500_000_000, Duration::from_micros(50)),
+        "far" => swarm_on(length * 4, seed, 8, 125_000_000, Duration::from_millis(25)),
+        "pair" => swarm_on(length * 4, seed, 1, 1_000_000_000, Duration::from_micros(50)),
+        "far_pair" => swarm_on(length * 2, seed, 1, 40_000_000, Duration::from_millis(10)),
         "unaware" => swarm_with(Plan { fast: false, ..linked(Plan::seeder()) }, length, seed, 8, same),
         "hundred" => swarm(length, seed, 100, same),
         "thousand" => {

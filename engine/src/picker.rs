@@ -283,6 +283,10 @@ impl Picker {
     /// Helps with a suggested piece that another peer is slow with.
     fn join_suggested(&mut self, taker: &mut Taker<'_>) -> Option<Block> {
         while let Some(piece) = taker.suggested.front().copied() {
+            if self.availability.is_open(piece) {
+                // There is no room to begin it; later there will be.
+                return None;
+            }
             let partial =
                 self.partials.get_mut(&piece).filter(|partial| !partial.is_suspect && taker.held.contains(piece));
             if let Some(nth) = partial.and_then(Partial::take_last) {

@@ -4,14 +4,16 @@ use crate::event::ConnectionId;
 use mini_torrent_common::geometry::{Geometry, PieceIndex};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Most pieces on their way into the swarm; with more, nothing is offered.
 const GIVEN_MAX: usize = 4096;
 
-/// A piece that no other peer has got from the one it was given to for so long is given to another, when all are given.
-const STUCK_AFTER: Duration = Duration::from_secs(1);
+/// A piece is stuck when no other peer has got it from the one that has it in so many times the usual time.
+const STUCK_AFTER_USUAL: u32 = 3;
+/// It is not stuck before this.
+const STUCK_AFTER_MIN: Duration = Duration::from_millis(750);
 
 /// The pieces on their way into the swarm, and the order in which the others follow.
 ///
@@ -26,6 +28,8 @@ pub(crate) struct Spread {
     stride: u32,
     /// Pieces passed over one after the other; all of them, and there is nothing to give.
     n_passed: u32,
+    /// How long pieces take from one peer to the next, on the average of late.
+    usual: Duration,
 }
 
 impl Spread {
@@ -35,7 +39,14 @@ impl Spread {
         while greatest_common_divisor(stride, n_pieces) != 1 {
             stride = stride % n_pieces + 1;
         }
-        Self { geometry, given: BTreeMap::new(), next: rng.random_range(0..n_pieces), stride, n_passed: 0 }
+        Self {
+            geometry,
+            given: BTreeMap::new(),
+            next: rng.random_range(0..n_pieces),
+            stride,
+            n_passed: 0,
+            usual: Duration::ZERO,
+        }
     }
 
     /// Gives out the next piece that was not given before and that nobody has; when there is none, one that has not
@@ -57,7 +68,8 @@ impl Spread {
             }
             self.n_passed += 1;
         }
-        let is_stuck = |since: &Option<Instant>| since.is_some_and(|since| since + STUCK_AFTER <= now);
+        let stuck_since = self.stuck_since(now);
+        let is_stuck = |since: &Option<Instant>| since.is_some_and(|since| Some(since) <= stuck_since);
         let (piece, given) = self.given.iter_mut().find(|(_, (from, since))| *from != to && is_stuck(since))?;
         *given = (to, None);
         Some(*piece)
@@ -80,13 +92,24 @@ impl Spread {
     }
 
     /// Two peers have the piece: returns who had it from us.
-    pub(crate) fn has_spread(&mut self, piece: PieceIndex) -> Option<ConnectionId> {
-        self.given.remove(&piece).map(|(to, _)| to)
+    pub(crate) fn has_spread(&mut self, now: Instant, piece: PieceIndex) -> Option<ConnectionId> {
+        let (to, since) = self.given.remove(&piece)?;
+        if let Some(since) = since {
+            self.usual = self.usual / 8 * 7 + now.saturating_duration_since(since) / 8;
+        }
+        Some(to)
     }
 
-    /// How many pieces the peer was given that no other has.
-    pub(crate) fn n_given_to(&self, connection: ConnectionId) -> usize {
-        self.given.values().filter(|(to, _)| *to == connection).count()
+    /// The peers that have had a piece for too long without another's getting it.
+    pub(crate) fn stuck_at(&self, now: Instant) -> BTreeSet<ConnectionId> {
+        let stuck_since = self.stuck_since(now);
+        let is_stuck = |since: &Option<Instant>| since.is_some_and(|since| Some(since) <= stuck_since);
+        self.given.values().filter(|(_, since)| is_stuck(since)).map(|(to, _)| *to).collect()
+    }
+
+    /// Whoever has had a piece since then, or for longer, is stuck with it.
+    fn stuck_since(&self, now: Instant) -> Option<Instant> {
+        now.checked_sub((self.usual * STUCK_AFTER_USUAL).max(STUCK_AFTER_MIN))
     }
 
     /// What the peer was given may be given to others; so may what only it had.
@@ -105,7 +128,6 @@ fn greatest_common_divisor(a: u32, b: u32) -> u32 {
 mod tests {
     use super::*;
     use rand::SeedableRng;
-    use std::collections::BTreeSet;
 
     const PEER: ConnectionId = ConnectionId(1);
 
@@ -131,9 +153,8 @@ mod tests {
         let n_holders = |piece| u32::from(piece == held);
         let given: BTreeSet<_> = std::iter::from_fn(|| spread.give_next(now, PEER, n_holders)).collect();
         assert_eq!(given, [2, 3].map(|index| geometry.piece(index).unwrap()).into());
-        assert_eq!(spread.n_given_to(PEER), 2);
         spread.take_back(ConnectionId(2));
         assert_eq!(spread.give_next(now, PEER, n_holders), Some(asked));
-        assert_eq!(spread.has_spread(asked), Some(PEER));
+        assert_eq!(spread.has_spread(now, asked), Some(PEER));
     }
 }

@@ -4,7 +4,7 @@
 
 mod sim;
 
-use sim::fluid::{Outcome, linked, swarm, swarm_with};
+use sim::fluid::{Outcome, linked, swarm, swarm_on, swarm_with};
 use sim::{MIB, Plan, Swarm};
 use std::time::Duration;
 
@@ -48,6 +48,24 @@ fn without_suggestions_swarms_are_not_far_behind() {
     }
 }
 
+/// Where a piece takes no time, and where the links hold many of them.
+#[test]
+fn near_and_far_swarms_finish_close_to_the_bound_too() {
+    let near = outcome("near", 0, swarm_on(256 * MIB, 0, 8, 500_000_000, Duration::from_micros(50)));
+    assert!(near.efficiency() >= 0.8 && near.copies <= 1.1, "{near}");
+    let far = outcome("far", 0, swarm_on(256 * MIB, 0, 8, 125_000_000, Duration::from_millis(25)));
+    assert!(far.efficiency() >= 0.55 && far.copies <= 1.1, "{far}");
+}
+
+/// One to one: a queue as deep as a loopback or a long link needs it.
+#[test]
+fn a_pair_keeps_its_link_busy() {
+    let near = outcome("near pair", 0, swarm_on(512 * MIB, 0, 1, 1_000_000_000, Duration::from_micros(50)));
+    assert!(near.efficiency() >= 0.9, "{near}");
+    let far = outcome("far pair", 0, swarm_on(256 * MIB, 0, 1, 40_000_000, Duration::from_millis(10)));
+    assert!(far.efficiency() >= 0.9, "{far}");
+}
+
 #[test]
 fn slow_peers_do_not_hold_the_others_up() {
     for seed in 0..3 {
@@ -68,7 +86,7 @@ fn late_joiners_are_taken_in() {
 
 #[test]
 fn a_seeder_may_leave_after_little_more_than_one_copy() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         let seeder = Plan { leaves_after_bytes: Some(64 * MIB / 10 * 11), ..linked(Plan::seeder()) };
         let outcome = outcome("seeder leaves", seed, swarm_with(seeder, 64 * MIB, seed, 24, |_, plan| plan));
         assert!(outcome.copies <= 1.11, "seed {seed}: {outcome}");
@@ -78,14 +96,14 @@ fn a_seeder_may_leave_after_little_more_than_one_copy() {
 
 #[test]
 fn a_hundred_leechers_exchange_all_they_can() {
-    let outcome = outcome("a hundred", 0, swarm(64 * MIB, 0, 100, |_, plan| plan));
-    assert!(outcome.efficiency() >= 0.65, "{outcome}");
+    let outcome = outcome("a hundred", 0, swarm(32 * MIB, 0, 100, |_, plan| plan));
+    assert!(outcome.efficiency() >= 0.5, "{outcome}");
 }
 
 /// Of a small file, which is mostly the time that the first pieces take to get around.
 #[test]
 fn a_thousand_leechers_complete() {
-    let mut swarm = swarm(8 * MIB, 0, 1000, |_, plan| plan);
+    let mut swarm = swarm(4 * MIB, 0, 1000, |_, plan| plan);
     swarm.max_named = 20;
     let outcome = outcome("a thousand", 0, swarm);
     assert!(outcome.took < Duration::from_secs(10), "{outcome}");

@@ -13,7 +13,7 @@ const DUPLICATE_MARGIN: Duration = Duration::from_millis(200);
 /// How soon a peer without work looks again for late blocks of others.
 const DUPLICATE_RETRY: Duration = Duration::from_millis(100);
 /// Suggestions of one peer that are remembered.
-const SUGGESTIONS_MAX: usize = 16;
+const SUGGESTIONS_MAX: usize = 64;
 /// So long after its last suggestion or block a peer is expected to suggest more, and nothing else is asked of it.
 const SUGGESTION_PATIENCE: Duration = Duration::from_millis(500);
 /// Late blocks that one peer takes over at a time.
@@ -67,7 +67,8 @@ impl Torrent {
     /// The peer names a piece that it wants to give us (BEP 6). With others of its kind it is the one who knows best.
     pub(super) fn on_suggest(&mut self, now: Instant, connection: ConnectionId, index: u32) {
         let (Some(piece), Some(peer)) = (self.geometry.piece(index), self.peers.get_mut(&connection)) else { return };
-        if self.picker.have().contains(piece) || !self.picker.heeds_suggestions() {
+        let is_wanted = peer.held.contains(piece) && !self.picker.have().contains(piece);
+        if !is_wanted || !self.picker.heeds_suggestions() {
             return;
         }
         if peer.suggested.len() >= SUGGESTIONS_MAX {

@@ -7,30 +7,44 @@
 use super::Torrent;
 use crate::event::{ConnectionId, Outgoing};
 use mini_torrent_common::geometry::PieceIndex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Offers to a peer that it has not taken up: enough for it to have the next at hand.
-const OFFERS_AHEAD: usize = 2;
-/// Pieces that a peer is given before another peer has any of them; one more for each that another has got from it.
-const UNSPREAD_INITIAL: usize = 4;
-/// The most of these. A peer with a slow uplink would keep what it alone has from the others.
-const UNSPREAD_MAX: usize = 8;
+/// Offers to a peer that it has not taken up, at least: enough for it to have the next at hand.
+const OFFERS_MIN: usize = 2;
+/// The most of these.
+const OFFERS_MAX: usize = 16;
+/// As many more than the least as it took up in so long: on its way an offer is of no use.
+const OFFERS_AHEAD: Duration = Duration::from_millis(200);
 /// Pieces asked for in spite of offers, one after the other, until a peer is taken not to hear them.
 const IGNORED_MAX: u32 = 4;
 
 /// The offers to one peer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Offers {
     /// Not taken up yet.
     pieces: Vec<PieceIndex>,
-    n_unspread_max: usize,
     last_asked: Option<PieceIndex>,
     n_ignored: u32,
+    /// Pieces that it has asked for in this window and the one before.
+    n_asked: usize,
+    n_asked_before: usize,
+    window_start: Option<Instant>,
 }
 
-impl Default for Offers {
-    fn default() -> Self {
-        Self { pieces: Vec::new(), n_unspread_max: UNSPREAD_INITIAL, last_asked: None, n_ignored: 0 }
+impl Offers {
+    fn count_asked(&mut self, now: Instant) {
+        let age = self.window_start.map(|start| now.saturating_duration_since(start));
+        if age.is_none_or(|age| age >= OFFERS_AHEAD) {
+            self.n_asked_before = if age.is_some_and(|age| age < OFFERS_AHEAD * 2) { self.n_asked } else { 0 };
+            self.n_asked = 0;
+            self.window_start = Some(now);
+        }
+        self.n_asked += 1;
+    }
+
+    /// How many pieces it shall have to choose from.
+    fn n_ahead(&self) -> usize {
+        (OFFERS_MIN + self.n_asked.max(self.n_asked_before)).min(OFFERS_MAX)
     }
 }
 
@@ -40,13 +54,17 @@ impl Torrent {
         if !self.is_complete() || self.peers.len() - self.picker.n_seeders() < 2 {
             return;
         }
+        // A peer with a slow uplink would keep what it alone has from the others. Where all are slow, that is the pace.
+        let stuck = self.spread.stuck_at(now);
+        if stuck.contains(&connection) && stuck.len() * 2 <= self.peers.len() {
+            return;
+        }
         while let Some(peer) = self.peers.get_mut(&connection)
             && peer.fast
             && peer.is_unchoked
             && !peer.held.is_all()
             && peer.offers.n_ignored < IGNORED_MAX
-            && peer.offers.pieces.len() < OFFERS_AHEAD
-            && self.spread.n_given_to(connection) < peer.offers.n_unspread_max
+            && peer.offers.pieces.len() < peer.offers.n_ahead()
         {
             let picker = &self.picker;
             let Some(piece) = self.spread.give_next(now, connection, |piece| picker.n_holders(piece)) else { return };
@@ -69,6 +87,7 @@ impl Torrent {
         if !self.picker.have().is_all() || offers.last_asked.replace(piece) == Some(piece) {
             return;
         }
+        offers.count_asked(now);
         if let Some(position) = offers.pieces.iter().position(|offered| *offered == piece) {
             offers.pieces.swap_remove(position);
             offers.n_ignored = 0;
@@ -94,11 +113,8 @@ impl Torrent {
         }
         self.spread.has_arrived(now, piece, connection);
         if self.picker.n_holders(piece) >= 2
-            && let Some(giver) = self.spread.has_spread(piece)
+            && let Some(giver) = self.spread.has_spread(now, piece)
         {
-            if let Some(peer) = self.peers.get_mut(&giver) {
-                peer.offers.n_unspread_max = (peer.offers.n_unspread_max + 1).min(UNSPREAD_MAX);
-            }
             self.offer(now, giver);
         }
         self.offer(now, connection);

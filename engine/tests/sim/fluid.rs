@@ -32,6 +32,13 @@ pub(crate) fn swarm_with(
     swarm
 }
 
+/// Everybody on links of one rate in both directions, with this latency to the middle of the network.
+pub(crate) fn swarm_on(length: u64, seed: u64, n_leechers: usize, bytes_per_s: u64, latency: Duration) -> Swarm {
+    let linked =
+        move |plan| Plan { upload_bytes_per_s: bytes_per_s, download_bytes_per_s: bytes_per_s, latency, ..plan };
+    swarm_with(linked(Plan::seeder()), length, seed, n_leechers, move |_, plan| linked(plan))
+}
+
 /// What a run was worth.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome {
