@@ -112,8 +112,16 @@ impl Spread {
         now.checked_sub((self.usual * STUCK_AFTER_USUAL).max(STUCK_AFTER_MIN))
     }
 
+    /// The piece may be given to others.
+    pub(crate) fn take_back(&mut self, piece: PieceIndex, connection: ConnectionId) {
+        if self.given.get(&piece).is_some_and(|(to, _)| *to == connection) {
+            self.given.remove(&piece);
+            self.n_passed = 0;
+        }
+    }
+
     /// What the peer was given may be given to others; so may what only it had.
-    pub(crate) fn take_back(&mut self, connection: ConnectionId) {
+    pub(crate) fn take_back_all(&mut self, connection: ConnectionId) {
         self.given.retain(|_, (to, _)| *to != connection);
         self.n_passed = 0;
     }
@@ -153,7 +161,7 @@ mod tests {
         let n_holders = |piece| u32::from(piece == held);
         let given: BTreeSet<_> = std::iter::from_fn(|| spread.give_next(now, PEER, n_holders)).collect();
         assert_eq!(given, [2, 3].map(|index| geometry.piece(index).unwrap()).into());
-        spread.take_back(ConnectionId(2));
+        spread.take_back_all(ConnectionId(2));
         assert_eq!(spread.give_next(now, PEER, n_holders), Some(asked));
         assert_eq!(spread.has_spread(now, asked), Some(PEER));
     }

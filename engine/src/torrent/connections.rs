@@ -100,7 +100,7 @@ impl Torrent {
         if let Some(piece) = peer.current {
             self.picker.disown(connection, piece);
         }
-        self.spread.take_back(connection);
+        self.spread.take_back_all(connection);
         let was_useful = peer.download.total_bytes() > 0 || peer.upload.total_bytes() > 0;
         self.candidates.ended(peer.key, was_useful, now, &self.limits, &mut self.rng);
         self.deal_free_slots(now);

@@ -6,6 +6,7 @@
 
 use super::Torrent;
 use crate::event::{ConnectionId, Outgoing};
+use crate::peer::Peer;
 use mini_torrent_common::geometry::PieceIndex;
 use std::time::{Duration, Instant};
 
@@ -51,7 +52,7 @@ impl Offers {
 impl Torrent {
     /// Tops up what the peer is offered. A sole leecher needs no hints.
     pub(super) fn offer(&mut self, now: Instant, connection: ConnectionId) {
-        if !self.is_complete() || self.peers.len() - self.picker.n_seeders() < 2 {
+        if !self.wants_offers(connection) {
             return;
         }
         // A peer with a slow uplink would keep what it alone has from the others. Where all are slow, that is the pace.
@@ -59,18 +60,23 @@ impl Torrent {
         if stuck.contains(&connection) && stuck.len() * 2 <= self.peers.len() {
             return;
         }
-        while let Some(peer) = self.peers.get_mut(&connection)
-            && peer.fast
-            && peer.is_unchoked
-            && !peer.held.is_all()
-            && peer.offers.n_ignored < IGNORED_MAX
-            && peer.offers.pieces.len() < peer.offers.n_ahead()
-        {
+        while self.wants_offers(connection) {
             let picker = &self.picker;
             let Some(piece) = self.spread.give_next(now, connection, |piece| picker.n_holders(piece)) else { return };
+            let Some(peer) = self.peers.get_mut(&connection) else { return };
             peer.offers.pieces.push(piece);
             self.send(now, connection, Outgoing::Suggest(piece));
         }
+    }
+
+    fn wants_offers(&self, connection: ConnectionId) -> bool {
+        let n_leechers = self.peers.len().saturating_sub(self.picker.n_seeders());
+        let wants_more = |peer: &Peer| {
+            let has_room = peer.offers.pieces.len() < peer.offers.n_ahead();
+            let may_ask = peer.fast && peer.is_unchoked && !peer.held.is_all();
+            may_ask && has_room && peer.offers.n_ignored < IGNORED_MAX
+        };
+        self.is_complete() && n_leechers >= 2 && self.peers.get(&connection).is_some_and(wants_more)
     }
 
     pub(super) fn offer_all(&mut self, now: Instant) {
@@ -128,12 +134,16 @@ impl Torrent {
         }
     }
 
-    /// What the peer was given goes to others.
-    pub(super) fn withdraw_offers(&mut self, now: Instant, connection: ConnectionId) {
-        if let Some(peer) = self.peers.get_mut(&connection) {
-            peer.offers.pieces.clear();
-        }
-        self.spread.take_back(connection);
+    /// What the peer was offered and has not taken up goes to others.
+    fn withdraw_offers(&mut self, now: Instant, connection: ConnectionId) {
+        let offers = self.peers.get_mut(&connection).map(|peer| std::mem::take(&mut peer.offers.pieces));
+        offers.unwrap_or_default().into_iter().for_each(|piece| self.spread.take_back(piece, connection));
         self.offer_all(now);
+    }
+
+    /// Whatever the peer was to get goes to others.
+    pub(super) fn withdraw_all(&mut self, now: Instant, connection: ConnectionId) {
+        self.spread.take_back_all(connection);
+        self.withdraw_offers(now, connection);
     }
 }

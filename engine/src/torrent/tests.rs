@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 #[path = "../../tests/event_list/mod.rs"]
 #[expect(unreachable_pub, reason = "shared with the integration tests and the fuzz target")]
 mod event_list;
+mod offers;
 
 const PIECE_LENGTH: u64 = 64 * 1024;
 const OWN_KEY: PeerKey = PeerKey([5; 32]);

@@ -130,7 +130,7 @@ impl Torrent {
         for block in uploads.queued {
             self.reject(now, connection, block);
         }
-        self.withdraw_offers(now, connection);
+        self.withdraw_all(now, connection);
     }
 
     fn contenders(&self, now: Instant) -> Vec<Contender> {
