@@ -11,12 +11,13 @@ endef
 FUZZ_SECONDS ?= 60
 FUZZ_TARGETS := $(basename $(notdir $(sort $(wildcard fuzz/fuzz_targets/*.rs))))
 
-.PHONY: build test format lint doc unit demo bench torture fuzz clean help
+.PHONY: build test format lint doc unit demo bench bench-full torture fuzz clean help
 
 help:
 	@echo "make demo     build, then play the main job on loopback: a tracker, three clients, one file"
 	@echo "make test     everything that must pass: format, lints, docs, all tests"
 	@echo "make bench    measure what docs/benchmarks.md lists"
+	@echo "make bench-full  the same, and transfers beside aria2 and libtorrent, as far as they are installed"
 	@echo "make torture  kill trackers, seeders and leechers at hundreds of seeded moments"
 	@echo "make fuzz     feed each parser that faces the network for a minute"
 	@echo "make build    the release binaries, in target/release"
@@ -43,6 +44,9 @@ demo: build
 
 bench: build
 	target/release/bench
+
+bench-full: bench
+	target/release/bench -n 5 S1 S2 S3 S6
 
 torture: build
 	target/release/torture

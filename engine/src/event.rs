@@ -153,7 +153,7 @@ pub enum Message {
         /// Length in bytes.
         length: u32,
     },
-    /// A hint to ask for this piece (BEP 6). Ignored.
+    /// A hint to ask for this piece (BEP 6). A seeder of ours offers each piece to one peer only.
     Suggest(u32),
     /// The piece may be asked for while choked (BEP 6). Ignored.
     AllowedFast(u32),
@@ -199,6 +199,8 @@ pub enum Outgoing {
     Cancel(Block),
     /// Refuses a request (BEP 6); only for fast connections.
     Reject(Block),
+    /// Hints at a piece to ask for (BEP 6); only for fast connections.
+    Suggest(PieceIndex),
 }
 
 /// What the driver shall do, in order.

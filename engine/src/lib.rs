@@ -23,6 +23,7 @@ mod peer;
 mod picker;
 mod rate;
 mod requests;
+mod spread;
 mod stats;
 mod suspects;
 mod torrent;

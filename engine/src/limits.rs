@@ -49,7 +49,7 @@ pub struct Limits {
     pub redial_min: Duration,
     /// Longest wait before a redial.
     pub redial_max: Duration,
-    /// Peers that are served at once, optimistic ones included.
+    /// Peers that are served at once at most, optimistic ones included; fewer where the uplink is slow.
     pub upload_slots: usize,
     /// Of the upload slots, those that go round among all interested peers.
     pub optimistic_slots: usize,

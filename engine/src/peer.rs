@@ -5,6 +5,7 @@ use crate::limits::Limits;
 use crate::rate::Rate;
 use crate::requests::{Outstanding, QueueDepth};
 use crate::stats::PeerStats;
+use crate::torrent::Offers;
 use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::geometry::{BLOCK_LENGTH, Block, PieceIndex};
 use std::collections::VecDeque;
@@ -82,6 +83,12 @@ pub(crate) struct Peer {
     /// No late block of others is looked for before.
     pub(crate) next_duplicates_at: Instant,
     pub(crate) n_unrequested: u32,
+    /// What it suggested (BEP 6) and we have not begun, oldest first; bounded.
+    pub(crate) suggested: VecDeque<PieceIndex>,
+    /// Until when it is expected to suggest more.
+    pub(crate) hears_more_by: Option<Instant>,
+    /// What we suggest to it.
+    pub(crate) offers: Offers,
 
     pub(crate) uploads: Uploads,
     pub(crate) download: Rate,
@@ -148,6 +155,9 @@ impl Peer {
             paused_until: None,
             next_duplicates_at: now,
             n_unrequested: 0,
+            suggested: VecDeque::new(),
+            hears_more_by: None,
+            offers: Offers::default(),
             uploads: Uploads::default(),
             download: Rate::new(now),
             upload: Rate::new(now),

@@ -9,7 +9,7 @@ use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::geometry::{Block, Geometry, PieceIndex};
 use rand::RngExt;
 use rand::rngs::StdRng;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Where each piece stands.
 ///
@@ -48,6 +48,10 @@ pub(crate) struct Taker<'a> {
     pub(crate) exhausted: &'a mut Option<u64>,
     /// The peer is on probation: it owns nothing, so that others go on with what it began.
     pub(crate) is_snubbed: bool,
+    /// What the peer suggested, oldest first.
+    pub(crate) suggested: &'a mut VecDeque<PieceIndex>,
+    /// The peer will suggest more: of its own choice the taker begins nothing.
+    pub(crate) waits: bool,
 }
 
 impl Picker {
@@ -143,11 +147,20 @@ impl Picker {
             return Some(block);
         }
         *taker.current = None;
-        if let Some(piece) = self.adoptable(&taker).or_else(|| self.begin(&mut taker, rng)) {
+        let piece = self.adoptable(&taker).or_else(|| self.begin_suggested(&mut taker));
+        if let Some(piece) = piece.or_else(|| self.begin(&mut taker, rng)) {
             *taker.current = Some(piece);
             return self.take_first(piece, &mut taker);
         }
-        self.join(&taker)
+        if let Some(block) = self.join_suggested(&mut taker) {
+            return Some(block);
+        }
+        if taker.waits { None } else { self.join(&taker) }
+    }
+
+    /// Whether what peers suggest decides over what is begun.
+    pub(crate) fn heeds_suggestions(&self) -> bool {
+        self.order == PieceOrder::Rarest
     }
 
     /// Whether a further peer may be asked for this requested block; counts it if so.
@@ -230,7 +243,8 @@ impl Picker {
     }
 
     fn begin(&mut self, taker: &mut Taker<'_>, rng: &mut StdRng) -> Option<PieceIndex> {
-        if *taker.exhausted == Some(self.epoch)
+        if taker.waits
+            || *taker.exhausted == Some(self.epoch)
             || self.availability.n_open() == 0
             || !self.has_room(self.geometry.piece_length())
         {
@@ -250,12 +264,46 @@ impl Picker {
             *taker.exhausted = Some(self.epoch);
             return None;
         };
+        self.open_partial(piece, taker.connection);
+        Some(piece)
+    }
+
+    /// Begins the first of the suggested pieces that is still missing.
+    fn begin_suggested(&mut self, taker: &mut Taker<'_>) -> Option<PieceIndex> {
+        if taker.suggested.is_empty() || !self.has_room(self.geometry.piece_length()) {
+            return None;
+        }
+        let is_open = |piece: &PieceIndex| self.availability.is_open(*piece) && taker.held.contains(*piece);
+        let position = taker.suggested.iter().position(is_open)?;
+        let piece = taker.suggested.remove(position)?;
+        self.open_partial(piece, taker.connection);
+        Some(piece)
+    }
+
+    /// Helps with a suggested piece that another peer is slow with.
+    fn join_suggested(&mut self, taker: &mut Taker<'_>) -> Option<Block> {
+        while let Some(piece) = taker.suggested.front().copied() {
+            if self.availability.is_open(piece) {
+                // There is no room to begin it; later there will be.
+                return None;
+            }
+            let partial =
+                self.partials.get_mut(&piece).filter(|partial| !partial.is_suspect && taker.held.contains(piece));
+            if let Some(nth) = partial.and_then(Partial::take_last) {
+                self.file(piece);
+                return self.geometry.nth_block(piece, nth);
+            }
+            taker.suggested.pop_front();
+        }
+        None
+    }
+
+    fn open_partial(&mut self, piece: PieceIndex, owner: ConnectionId) {
         self.availability.close(piece);
-        let partial = Partial::new(&self.geometry, piece, taker.connection, self.suspects.contains(&piece));
+        let partial = Partial::new(&self.geometry, piece, owner, self.suspects.contains(&piece));
         self.partials.insert(piece, partial);
         self.reserved_bytes += u64::from(self.geometry.length_of(piece));
         self.file(piece);
-        Some(piece)
     }
 
     /// Helps the peer that has most of its piece before it. A suspect piece is left to its one peer.

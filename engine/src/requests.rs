@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 /// How long the rate is measured, at least, before the depth follows it.
 const WINDOW: Duration = Duration::from_millis(100);
+/// Windows without any block in the time that the depth is meant for, until the base latency is measured anew.
+const LATE_WINDOWS: u32 = 3;
+/// Most that the base latency is raised to: more than that is not distance.
+const BASE_LATENCY_MAX: Duration = Duration::from_secs(1);
 /// What a peer takes that does not say how many requests it keeps (BEP 10 speaks of 250).
 const ASSUMED_REQQ: u32 = 250;
 
@@ -93,6 +97,10 @@ pub(crate) struct QueueDepth {
     window_bytes: u64,
     rate_bytes_per_s: u64,
     base_latency: Option<Duration>,
+    /// The shortest latency in the window, and in the late windows before it.
+    window_latency: Option<Duration>,
+    late_latency: Option<Duration>,
+    n_late_windows: u32,
     /// The peer's `reqq`.
     pub(crate) max_of_peer: u32,
 }
@@ -106,6 +114,9 @@ impl QueueDepth {
             window_bytes: 0,
             rate_bytes_per_s: 0,
             base_latency: None,
+            window_latency: None,
+            late_latency: None,
+            n_late_windows: 0,
             max_of_peer: ASSUMED_REQQ,
         }
     }
@@ -142,6 +153,7 @@ impl QueueDepth {
     pub(crate) fn on_block(&mut self, now: Instant, length: u32, latency: Duration, limits: &Limits) {
         let base_latency = self.base_latency.map_or(latency, |base| base.min(latency));
         self.base_latency = Some(base_latency);
+        self.window_latency = Some(self.window_latency.map_or(latency, |least| least.min(latency)));
         self.is_slow_start &= latency <= base_latency + limits.request_slack;
         if self.is_slow_start {
             self.depth = self.depth.saturating_add(1).min(limits.requests_max);
@@ -165,6 +177,29 @@ impl QueueDepth {
         self.rate_bytes_per_s = 0;
     }
 
+    /// The base latency, raised when the peer is further away than it was.
+    ///
+    /// The queue holds what passes in the base latency and the slack. When window after window not even the first block
+    /// comes in that time, then it is not the queue that they wait in: our requests wait behind what we send on our own
+    /// link. Without this the depth would follow the rate down, and the rate the depth.
+    fn reviewed_base(&mut self, base: Duration, limits: &Limits) -> Duration {
+        let Some(latency) = self.window_latency.take() else { return base };
+        if self.is_slow_start || latency <= base + limits.request_slack * 5 / 4 {
+            (self.n_late_windows, self.late_latency) = (0, None);
+            return base;
+        }
+        self.n_late_windows += 1;
+        let late = self.late_latency.map_or(latency, |least| least.min(latency));
+        self.late_latency = Some(late);
+        if self.n_late_windows < LATE_WINDOWS {
+            return base;
+        }
+        (self.n_late_windows, self.late_latency) = (0, None);
+        let base = late.min(BASE_LATENCY_MAX);
+        self.base_latency = Some(base);
+        base
+    }
+
     fn close_window(&mut self, now: Instant, elapsed: Duration, base_latency: Duration, limits: &Limits) {
         let measured = u128::from(self.window_bytes) * 1_000_000 / elapsed.as_micros().max(1);
         let measured = u64::try_from(measured).unwrap_or(u64::MAX);
@@ -172,6 +207,7 @@ impl QueueDepth {
         self.rate_bytes_per_s = measured.max(self.rate_bytes_per_s / 2 + measured / 2);
         self.window_start = Some(now);
         self.window_bytes = 0;
+        let base_latency = self.reviewed_base(base_latency, limits);
         if !self.is_slow_start {
             let useful = blocks_in(self.rate_bytes_per_s, base_latency + limits.request_slack);
             self.depth = useful.clamp(limits.requests_min, limits.requests_max.max(limits.requests_min));

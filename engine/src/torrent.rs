@@ -5,6 +5,8 @@ mod connections;
 mod download;
 mod messages;
 mod pieces;
+mod slots;
+mod spread;
 mod upload;
 
 #[cfg(test)]
@@ -18,8 +20,12 @@ use crate::misbehavior::PeerMisbehavior;
 use crate::peer::Peer;
 use crate::picker::Picker;
 use crate::rate::Rate;
+use crate::spread::Spread;
 use crate::stats::{PeerStats, Stats};
 use crate::suspects::Suspects;
+use slots::Slots;
+pub(crate) use spread::Offers;
+
 use mini_torrent_common::bitfield::Bitfield;
 use mini_torrent_common::geometry::{Geometry, PieceIndex};
 use rand::SeedableRng;
@@ -44,6 +50,8 @@ pub struct Torrent {
     candidates: Candidates,
     banned: Barred,
     suspects: Suspects,
+    spread: Spread,
+    slots: Slots,
     is_paused: bool,
     /// When the upload slots are dealt anew, while more peers want than there are.
     next_choke_round: Option<Instant>,
@@ -61,10 +69,13 @@ impl Torrent {
     pub fn new(config: Config, now: Instant) -> Self {
         let Config { geometry, have, own_key, piece_order, limits, seed } = config;
         let have = if have.n_pieces() == geometry.n_pieces() { have } else { Bitfield::none(geometry.n_pieces()) };
+        let mut rng = StdRng::seed_from_u64(seed);
         Self {
             geometry,
             own_key,
-            rng: StdRng::seed_from_u64(seed),
+            spread: Spread::new(geometry, &mut rng),
+            slots: Slots::new(limits.upload_slots),
+            rng,
             picker: Picker::new(geometry, have, piece_order, &limits),
             peers: BTreeMap::new(),
             by_key: BTreeMap::new(),

@@ -126,9 +126,9 @@ fn peers_with_parts_make_a_whole_and_are_counted_truly() {
         PIECE,
         6,
         vec![
-            Plan { upload_bytes_per_s: 1, ..part(0) },
-            Plan { upload_bytes_per_s: 1, ..part(0) },
-            Plan { upload_bytes_per_s: 1, ..part(1) },
+            Plan { stalls_at: Some(Duration::ZERO), ..part(0) },
+            Plan { stalls_at: Some(Duration::ZERO), ..part(0) },
+            Plan { stalls_at: Some(Duration::ZERO), ..part(1) },
         ],
     );
     late.run_for(seconds(2));

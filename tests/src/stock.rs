@@ -5,6 +5,7 @@ use crate::running::Running;
 use crate::scene::Scene;
 use crate::waiting::{eventually_within, skipped};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -141,8 +142,112 @@ impl StockClient {
     }
 }
 
+/// Ordinary clients as the benchmarks run them: many torrents each, plain text, and set up as fast as was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwarmProgram {
+    /// aria2c, without preallocation and with a large cache.
+    Aria2,
+    /// libtorrent as it comes.
+    Libtorrent,
+    /// libtorrent with deep queues.
+    LibtorrentTuned,
+}
+
+/// The Python whose libtorrent is measured.
+const PYTHON: &str = "MINI_TORRENT_BENCH_PYTHON";
+/// Gets a line for each torrent that aria2 has completed.
+const COMPLETED: &str = "completed";
+
+impl SwarmProgram {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Aria2, Self::Libtorrent, Self::LibtorrentTuned];
+
+    /// As tables name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Aria2 => "aria2",
+            Self::Libtorrent => "libtorrent",
+            Self::LibtorrentTuned => "libtorrent, tuned",
+        }
+    }
+
+    /// Whether the program is there; says so visibly when it is not.
+    pub fn is_there(self) -> bool {
+        let mut command = match self {
+            Self::Aria2 => with_arguments("aria2c", &["--version"]),
+            Self::Libtorrent | Self::LibtorrentTuned => with_arguments(&python(), &["-c", "import libtorrent"]),
+        };
+        let found = command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        if !found {
+            skipped(&format!("{} is not installed", self.name()));
+        }
+        found
+    }
+
+    /// Starts one whose files are all in `place`.
+    pub fn start_seeder(self, scene: &Scene, place: &Path, port: u16, torrents: &[PathBuf]) -> Running {
+        let trusting = ["--bt-seed-unverified=true", "--check-integrity=false"];
+        self.start(scene, place, port, torrents, &trusting)
+    }
+
+    /// Starts one that fetches everything into `place`.
+    pub fn start_leecher(self, scene: &Scene, place: &Path, port: u16, torrents: &[PathBuf]) -> Running {
+        let hook = place.join("hook");
+        let script = format!("#!/bin/sh\necho >>'{}'\n", place.join(COMPLETED).display());
+        std::fs::write(&hook, script).expect("a script can be written");
+        std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o700)).expect("an own file");
+        let option = format!("--on-bt-download-complete={}", hook.display());
+        self.start(scene, place, port, torrents, &[&option])
+    }
+
+    fn start(self, scene: &Scene, place: &Path, port: u16, torrents: &[PathBuf], aria2_options: &[&str]) -> Running {
+        let profile = if self == Self::LibtorrentTuned { "tuned" } else { "default" };
+        let mut command = match self {
+            Self::Aria2 => {
+                let mut command = Command::new("aria2c");
+                command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
+                command.args(["--enable-peer-exchange=false", "--bt-min-crypto-level=plain", "--seed-ratio=0.0"]);
+                command.args(["--summary-interval=0", "--console-log-level=warn", "--allow-overwrite=true"]);
+                command.args(["--disable-ipv6=true", "--file-allocation=none", "--disk-cache=64M"]);
+                command.args(["-j", &torrents.len().to_string(), &format!("--bt-max-open-files={}", torrents.len())]);
+                command.arg(format!("--listen-port={port}")).arg(format!("--dir={}", place.display()));
+                command.args(aria2_options);
+                command
+            }
+            Self::Libtorrent | Self::LibtorrentTuned => {
+                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stock/libtorrent_swarm.py");
+                let mut command = Command::new(python());
+                command.arg(script).args([profile, &port.to_string()]).arg(place);
+                command
+            }
+        };
+        command.args(torrents).env("HOME", scene.dir()).current_dir(scene.dir());
+        scene.start(self.name(), &mut command)
+    }
+
+    /// Waits until a leecher says that it has all of so many torrents.
+    ///
+    /// # Panics
+    /// When it takes longer than `limit`.
+    pub fn wait_complete(self, leecher: &Running, place: &Path, n_torrents: usize, limit: Duration) {
+        if self == Self::Aria2 {
+            let n_lines = || std::fs::metadata(place.join(COMPLETED)).map_or(0, |metadata| metadata.len());
+            return eventually_within(limit, "aria2 completes", || (n_lines() >= n_torrents as u64).then_some(()));
+        }
+        let said = (0..).map_while(|nth| leecher.stdout().wait_nth(nth, limit)).any(|line| line == "complete");
+        assert!(said, "{} does not complete", self.name());
+    }
+}
+
+fn python() -> String {
+    std::env::var(PYTHON).unwrap_or_else(|_| "/usr/bin/python3".into())
+}
+
 /// A port that was free a moment ago; these programs cannot choose one themselves and say it.
-fn free_port() -> u16 {
+///
+/// # Panics
+/// When there is none.
+pub fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }

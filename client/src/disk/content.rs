@@ -2,8 +2,9 @@
 
 use mini_torrent_common::error_code::ErrorCode;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags, retry_on_intr};
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -48,10 +49,15 @@ pub(crate) fn open_regular(path: &Path) -> Result<File, CommandError> {
     Err(CommandError::new(ErrorCode::NotARegularFile, format!("{} is not a regular file", path.display())))
 }
 
+/// What statfs(2) says of tmpfs.
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+
 /// A file that others are served from.
 #[derive(Debug, Clone)]
 pub(crate) struct Content {
     file: Arc<File>,
+    /// Whether its file system lies in memory: nothing has to be waited for there, and Linux does not say so itself.
+    is_in_memory: bool,
     /// The path and how the file looked when it was hashed. Not set while it is being fetched, because then
     /// every piece is ours and was just verified. All clones see it being set.
     shared: Arc<OnceLock<(PathBuf, FileStamp)>>,
@@ -80,7 +86,8 @@ impl Content {
 
     /// A file that is being fetched.
     pub(crate) fn partial(file: Arc<File>) -> Self {
-        Self { file, shared: Arc::default() }
+        let is_in_memory = rustix::fs::fstatfs(&file).is_ok_and(|system| system.f_type == TMPFS_MAGIC);
+        Self { file, is_in_memory, shared: Arc::default() }
     }
 
     /// A file that was being fetched has its final name: from now on it must stay what it is.
@@ -94,6 +101,26 @@ impl Content {
         let read = self.file.read_exact_at(buffer, offset);
         self.check()?;
         Ok(read?)
+    }
+
+    /// Reads from `offset` on, waiting for the disk, as [`Self::read`]; how many bytes, none at the end of the file.
+    pub(crate) fn read_some(&self, offset: u64, slices: &mut [IoSliceMut<'_>]) -> Result<usize, ReadError> {
+        let n_read = retry_on_intr(|| rustix::io::preadv(&self.file, slices, offset));
+        self.check()?;
+        Ok(n_read.map_err(io::Error::from)?)
+    }
+
+    /// As [`Self::read_some`], but no more than the system has in memory, without waiting for the disk.
+    pub(crate) fn read_at_hand(&self, offset: u64, slices: &mut [IoSliceMut<'_>]) -> Result<usize, ReadError> {
+        let flags = if self.is_in_memory { ReadWriteFlags::empty() } else { ReadWriteFlags::NOWAIT };
+        let n_read = retry_on_intr(|| rustix::io::preadv2(&self.file, slices, offset, flags));
+        self.check()?;
+        match n_read {
+            Ok(n_read) => Ok(n_read),
+            // What would have to be waited for, or a file system that does not say.
+            Err(Errno::AGAIN | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(0),
+            Err(error) => Err(io::Error::from(error).into()),
+        }
     }
 
     fn check(&self) -> Result<(), ReadError> {
@@ -119,9 +146,13 @@ mod tests {
     #[test]
     fn a_range_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        let mut buffer = [0; 3];
-        shared(&dir).1.read(2, &mut buffer).unwrap();
-        assert_eq!(&buffer, b"234");
+        let (mut front, mut back) = ([0; 2], [0; 20]);
+        let mut slices = [IoSliceMut::new(&mut front), IoSliceMut::new(&mut back)];
+        let content = shared(&dir).1;
+        assert_eq!(content.read_some(5, &mut slices).unwrap(), 5);
+        assert!([0, 5].contains(&content.read_at_hand(5, &mut slices).unwrap()), "all or nothing of so little");
+        assert_eq!((&front, &back[..3]), (b"56", &b"789"[..]));
+        assert_eq!(content.read_some(10, &mut [IoSliceMut::new(&mut front)]).unwrap(), 0);
     }
 
     #[test]
@@ -138,7 +169,9 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let (path, content) = shared(&dir);
             change(&path);
-            assert!(matches!(content.read(0, &mut [0]), Err(ReadError::Stale)));
+            let mut byte = [0];
+            assert!(matches!(content.read_some(0, &mut [IoSliceMut::new(&mut byte)]), Err(ReadError::Stale)));
+            assert!(matches!(content.read_at_hand(0, &mut [IoSliceMut::new(&mut byte)]), Err(ReadError::Stale)));
         }
     }
 

@@ -5,22 +5,22 @@
 
 use bytes::BytesMut;
 use mini_torrent_common::geometry::{Block, Geometry};
-use mini_torrent_common::peer_wire::{self, BlockRange, Message, PIECE_HEADER_LENGTH};
+use mini_torrent_common::peer_wire::{self, Message};
 use mini_torrent_engine::ConnectionId;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::frame::Frame;
 use super::read_buffers::READ_BUFFERS;
 use super::{PeerWriter, Transport};
 use crate::disk::{Content, ReadError};
@@ -192,13 +192,6 @@ async fn read_available(reader: &mut (dyn AsyncRead + Send + Unpin), buffer: &mu
     Ok(n_read)
 }
 
-/// A run of neighbouring blocks on its way from disk to socket.
-struct Run {
-    blocks: Vec<Block>,
-    /// The blocks' bytes, one after the other, in the front of a buffer.
-    bytes: JoinHandle<Result<Vec<u8>, ReadError>>,
-}
-
 struct Writer {
     id: ConnectionId,
     writer: Box<dyn PeerWriter>,
@@ -211,16 +204,15 @@ struct Writer {
     /// Blocks to serve, in order.
     serves: VecDeque<Block>,
     run_length: u32,
-    /// The buffer of the run before, for the next one.
+    /// The buffer of the frame before, for the next one.
     spare: Vec<u8>,
 }
 
 impl Writer {
-    /// Writes until the torrent lets go of the connection. While one run is written the next is read.
+    /// Writes until the torrent lets go of the connection.
     async fn run(&mut self) -> Result<(), ConnectionEnd> {
-        let mut reading: Option<Run> = None;
         loop {
-            if reading.is_none() && self.serves.is_empty() && self.messages.is_empty() {
+            if self.serves.is_empty() && self.messages.is_empty() {
                 // One who waits needs no room.
                 self.spare = Vec::new();
                 let batch = self.commands.recv().await.ok_or(ConnectionEnd::Ours)?;
@@ -229,15 +221,13 @@ impl Writer {
             while let Ok(batch) = self.commands.try_recv() {
                 self.apply(batch);
             }
-            let run = match reading.take().or_else(|| self.begin_run()) {
-                None => None,
-                Some(run) => Some((run.blocks, run.bytes.await.map_err(io::Error::other)??)),
-            };
-            reading = self.begin_run();
+            let frame = self.next_frame();
+            let mut frame = read_blocks(frame, &self.content).await?;
             let started = Instant::now();
-            self.write(run.as_ref()).await?;
-            if let Some((blocks, buffer)) = run {
-                self.spare = buffer;
+            self.write(frame.wire()).await?;
+            let (blocks, spare) = frame.into_parts();
+            self.spare = spare;
+            if !blocks.is_empty() {
                 self.adapt(started.elapsed());
                 if self.torrent.send((self.id, Wire::Served(blocks))).await.is_err() {
                     return Err(ConnectionEnd::Ours);
@@ -256,54 +246,40 @@ impl Writer {
         }
     }
 
-    /// Takes neighbouring blocks off the queue and begins to read them.
-    fn begin_run(&mut self) -> Option<Run> {
-        let first = self.serves.pop_front()?;
-        let (mut blocks, mut length) = (vec![first], first.length);
+    /// The waiting messages and, off the queue, a run of neighbouring blocks.
+    fn next_frame(&mut self) -> Frame {
+        let mut blocks: Vec<Block> = Vec::new();
+        let mut length = 0;
         while let Some(next) = self.serves.front().copied() {
-            let follows = next.piece == first.piece && next.begin == first.begin + length;
-            if !follows || length + next.length > self.run_length {
+            let follows = blocks.first().is_none_or(|first| {
+                next.piece == first.piece
+                    && next.begin == first.begin + length
+                    && length + next.length <= self.run_length
+            });
+            if !follows {
                 break;
             }
             length += next.length;
             blocks.push(next);
             self.serves.pop_front();
         }
-        let (content, offset) = (self.content.clone(), self.geometry.offset_of(first));
-        let (mut buffer, length) = (std::mem::take(&mut self.spare), length as usize);
-        let bytes = tokio::task::spawn_blocking(move || {
-            if buffer.len() < length {
-                buffer.resize(length, 0);
-            }
-            content.read(offset, &mut buffer[..length]).map(|()| buffer)
-        });
-        Some(Run { blocks, bytes })
+        let offset = blocks.first().map_or(0, |first| self.geometry.offset_of(*first));
+        let wire = std::mem::take(&mut self.spare);
+        Frame::new(self.writer.framing(), self.messages.split(), blocks, offset, wire)
     }
 
-    /// Writes the waiting messages and a run in as few system calls as the socket allows.
-    async fn write(&mut self, run: Option<&(Vec<Block>, Vec<u8>)>) -> Result<(), ConnectionEnd> {
-        let messages = self.messages.split();
-        let (blocks, mut bytes) = run.map_or((&[][..], &[][..]), |(blocks, bytes)| (&blocks[..], &bytes[..]));
-        let headers: Vec<[u8; PIECE_HEADER_LENGTH]> = blocks.iter().map(|block| header_of(*block)).collect();
-        let mut slices = Vec::with_capacity(1 + 2 * blocks.len());
-        slices.push(IoSlice::new(&messages));
-        for (block, header) in blocks.iter().zip(&headers) {
-            let (block_bytes, rest) = bytes.split_at((block.length as usize).min(bytes.len()));
-            slices.extend([IoSlice::new(header), IoSlice::new(block_bytes)]);
-            bytes = rest;
-        }
-        let mut rest = &mut slices[..];
-        // Passes over leading empty slices.
-        IoSlice::advance_slices(&mut rest, 0);
+    /// Seals a frame and writes it.
+    async fn write(&mut self, wire: &mut [u8]) -> Result<(), ConnectionEnd> {
+        self.writer.seal(wire)?;
+        let mut rest = &wire[..];
         while !rest.is_empty() {
-            let written = timeout(WRITE_TIMEOUT, self.writer.write_vectored(rest)).await;
-            let n_written = written.map_err(|_| ConnectionEnd::Stalled)??;
+            let writing = poll_fn(|context| self.writer.poll_write_sealed(context, rest));
+            let n_written = timeout(WRITE_TIMEOUT, writing).await.map_err(|_| ConnectionEnd::Stalled)??;
             if n_written == 0 {
                 return Err(ConnectionEnd::Theirs);
             }
-            IoSlice::advance_slices(&mut rest, n_written);
+            rest = &rest[n_written..];
         }
-        timeout(WRITE_TIMEOUT, self.writer.flush()).await.map_err(|_| ConnectionEnd::Stalled)??;
         Ok(())
     }
 
@@ -317,6 +293,13 @@ impl Writer {
     }
 }
 
-fn header_of(block: Block) -> [u8; PIECE_HEADER_LENGTH] {
-    peer_wire::piece_header(BlockRange { index: block.piece.get(), begin: block.begin, length: block.length })
+/// Reads a frame's blocks: here what the system has in memory, and what the disk has to be waited for elsewhere. The
+/// socket's own buffer keeps the wire busy meanwhile.
+async fn read_blocks(mut frame: Frame, content: &Content) -> Result<Frame, ConnectionEnd> {
+    if frame.read_at_hand(content)? {
+        return Ok(frame);
+    }
+    let content = content.clone();
+    let reading = tokio::task::spawn_blocking(move || frame.read_rest(&content).map(|()| frame));
+    Ok(reading.await.map_err(io::Error::other)??)
 }

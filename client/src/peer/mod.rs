@@ -1,6 +1,7 @@
 //! Connections to other peers: opening them to those who are admitted, and moving messages between the wire and a torrent.
 
 mod connection;
+mod frame;
 mod listener;
 mod opening;
 mod read_buffers;

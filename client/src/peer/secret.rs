@@ -1,15 +1,14 @@
 //! An encrypted byte stream over TCP, in two halves that share nothing.
 //!
-//! rustls shakes hands; then [`mini_torrent_common::tls::records`] takes over. The reader decrypts in place what one
-//! system call brought; the writer hands on what it sealed without another copy.
+//! rustls shakes hands; then [`mini_torrent_common::tls::records`] takes over. The reader decrypts what one system call
+//! brought into the buffer that its taker offers; the writer seals frames where they lie.
 
 use mini_torrent_common::peer_wire;
-use mini_torrent_common::tls::records::{self, HEADER_LENGTH, MAX_PLAIN_LENGTH, MAX_RECORD_LENGTH};
+use mini_torrent_common::tls::records::{self, HEADER_LENGTH, MAX_PLAIN_LENGTH, MAX_RECORD_LENGTH, TRAILER_LENGTH};
 use mini_torrent_common::tls::records::{Opened, RecordError, RecordOpener, RecordSealer};
 use mini_torrent_common::tls::{self, PublicKey};
 use rustls::Connection;
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::ops::Range;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -18,13 +17,12 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::PeerWriter;
+use super::frame::{Framing, lay_out};
 
 /// Encrypted bytes that are read from the socket at once, at most.
 const READ_AHEAD: usize = 256 * 1024;
-/// Encrypted bytes that wait for the socket before more are taken.
+/// Plain bytes that are sealed and wait for the socket, at most.
 const WRITE_AHEAD: usize = 256 * 1024;
-/// Records that go into one system call.
-const MAX_SLICES: usize = 64;
 
 /// Shakes hands and takes the connection over from rustls. The key and the protocol that the other side proved are
 /// asked of the second value.
@@ -68,7 +66,7 @@ async fn shake_hands(socket: &mut TcpStream, connection: &mut Connection) -> io:
         socket.read_exact(&mut record).await?;
         let length = usize::from(u16::from_be_bytes([record[3], record[4]]));
         if length > MAX_RECORD_LENGTH - HEADER_LENGTH {
-            return Err(io::Error::other(RecordError::TooLong(length)));
+            return Err(io::Error::other(RecordError::BadLength(length)));
         }
         record.resize(HEADER_LENGTH + length, 0);
         socket.read_exact(&mut record[HEADER_LENGTH..]).await?;
@@ -92,31 +90,53 @@ async fn send_pending(socket: &mut TcpStream, connection: &mut Connection) -> io
 pub(super) struct SecretReader {
     socket: OwnedReadHalf,
     opener: RecordOpener,
-    /// Plain bytes of the record that is being taken, then encrypted bytes.
+    /// What was read from the socket, and where in it the bytes are that are still to be opened.
     buffer: Vec<u8>,
-    plain: Range<usize>,
     encrypted: Range<usize>,
+    /// The plain bytes of a record for which its taker had no room, and where in it the rest is.
+    kept: Vec<u8>,
+    rest: Range<usize>,
     is_over: bool,
 }
 
 impl SecretReader {
     fn new(socket: OwnedReadHalf, opener: RecordOpener) -> Self {
         // One record has room at least; a connection that carries more gets more.
-        Self { socket, opener, buffer: vec![0; MAX_RECORD_LENGTH], plain: 0..0, encrypted: 0..0, is_over: false }
+        let buffer = vec![0; MAX_RECORD_LENGTH];
+        Self { socket, opener, buffer, encrypted: 0..0, kept: Vec::new(), rest: 0..0, is_over: false }
     }
 
-    /// Opens the next record, if it is all there.
-    fn open(&mut self) -> Result<bool, RecordError> {
-        let Some((length, opened)) = self.opener.open(&mut self.buffer[self.encrypted.clone()])? else {
+    /// Opens the next record, if it is all there, into `taker` if that has room for it; whether it did.
+    fn open(&mut self, taker: &mut ReadBuf<'_>) -> Result<bool, RecordError> {
+        let encrypted = &self.buffer[self.encrypted.clone()];
+        let Some(record) = records::record_length(encrypted)?.and_then(|length| encrypted.get(..length)) else {
             return Ok(false);
         };
-        let start = self.encrypted.start;
-        self.encrypted.start += length;
-        match opened {
-            Opened::Data(range) => self.plain = start + range.start..start + range.end,
+        self.encrypted.start += record.len();
+        let room = records::room_for(record);
+        if taker.remaining() >= room {
+            match self.opener.open(record, taker.initialize_unfilled_to(room))? {
+                Opened::Data(n) => taker.advance(n),
+                Opened::End => self.is_over = true,
+            }
+            return Ok(true);
+        }
+        self.kept.resize(room, 0);
+        match self.opener.open(record, &mut self.kept)? {
+            Opened::Data(n) => self.rest = 0..n,
             Opened::End => self.is_over = true,
         }
         Ok(true)
+    }
+
+    /// Hands out what was kept.
+    fn hand_out(&mut self, taker: &mut ReadBuf<'_>) {
+        let taken = self.rest.start..self.rest.end.min(self.rest.start + taker.remaining());
+        taker.put_slice(&self.kept[taken.clone()]);
+        self.rest.start = taken.end;
+        if self.rest.is_empty() {
+            (self.kept, self.rest) = (Vec::new(), 0..0);
+        }
     }
 
     /// Reads more encrypted bytes, behind those that are there; `false` when no more will come.
@@ -136,21 +156,16 @@ impl SecretReader {
 
 impl AsyncRead for SecretReader {
     /// Fills the buffer with all that is there, for one call costs more than one record.
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let n_before = buffer.filled().len();
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, taker: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let n_before = taker.filled().len();
         loop {
-            let taken = self.plain.start..self.plain.end.min(self.plain.start + buffer.remaining());
-            buffer.put_slice(&self.buffer[taken.clone()]);
-            self.plain.start = taken.end;
-            let has_read = buffer.filled().len() > n_before;
-            if buffer.remaining() == 0 || self.is_over {
+            self.hand_out(taker);
+            let has_read = taker.filled().len() > n_before;
+            let is_short = has_read && taker.remaining() < MAX_PLAIN_LENGTH;
+            if taker.remaining() == 0 || self.is_over || is_short {
                 return Poll::Ready(Ok(()));
             }
-            if self.open().map_err(io::Error::other)? {
+            if self.open(taker).map_err(io::Error::other)? {
                 continue;
             }
             if has_read {
@@ -167,57 +182,26 @@ impl AsyncRead for SecretReader {
 pub(super) struct SecretWriter {
     socket: OwnedWriteHalf,
     sealer: RecordSealer,
-    records: VecDeque<Vec<u8>>,
-    /// Bytes of the first record that are written already.
-    n_written: usize,
-    /// Bytes of all records, those already written included.
-    n_queued: usize,
+    /// Sealed records that wait for the socket, and where in it the rest is.
+    sealed: Vec<u8>,
+    rest: Range<usize>,
 }
 
 impl SecretWriter {
     fn new(socket: OwnedWriteHalf, sealer: RecordSealer) -> Self {
-        Self { socket, sealer, records: VecDeque::new(), n_written: 0, n_queued: 0 }
-    }
-
-    /// Seals as many of these bytes as may wait; how many.
-    fn seal(&mut self, slices: &[IoSlice<'_>]) -> Result<usize, RecordError> {
-        let mut n_taken = 0;
-        let mut rest = slices.iter().map(|slice| &slice[..]).filter(|slice| !slice.is_empty());
-        let mut slice = rest.next();
-        while self.n_queued < WRITE_AHEAD && slice.is_some() {
-            let (mut plain, mut room) = (Vec::new(), MAX_PLAIN_LENGTH);
-            while let Some(bytes) = slice.filter(|_| room > 0) {
-                let (now, later) = bytes.split_at(bytes.len().min(room));
-                plain.push(now);
-                room -= now.len();
-                slice = if later.is_empty() { rest.next() } else { Some(later) };
-            }
-            let record = self.sealer.seal(&plain)?;
-            n_taken += MAX_PLAIN_LENGTH - room;
-            self.n_queued += record.len();
-            self.records.push_back(record);
-        }
-        Ok(n_taken)
+        Self { socket, sealer, sealed: Vec::new(), rest: 0..0 }
     }
 
     /// Writes what waits.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.records.is_empty() {
-            let first = self.n_written;
-            let slices = self.records.iter().take(MAX_SLICES).enumerate();
-            let slices: Vec<_> =
-                slices.map(|(nth, record)| IoSlice::new(&record[if nth == 0 { first } else { 0 }..])).collect();
-            let n = ready!(Pin::new(&mut self.socket).poll_write_vectored(context, &slices))?;
+        while !self.rest.is_empty() {
+            let n = ready!(Pin::new(&mut self.socket).poll_write(context, &self.sealed[self.rest.clone()]))?;
             if n == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.n_written += n;
-            while let Some(record) = self.records.front().filter(|record| record.len() <= self.n_written) {
-                self.n_written -= record.len();
-                self.n_queued -= record.len();
-                self.records.pop_front();
-            }
+            self.rest.start += n;
         }
+        self.sealed = Vec::new();
         Poll::Ready(Ok(()))
     }
 }
@@ -226,31 +210,34 @@ impl PeerWriter for SecretWriter {
     fn reset_at_close(&self) {
         self.socket.reset_at_close();
     }
+
+    fn framing(&self) -> Framing {
+        Framing::Records
+    }
+
+    fn seal(&mut self, wire: &mut [u8]) -> io::Result<()> {
+        let records = wire.chunks_mut(HEADER_LENGTH + MAX_PLAIN_LENGTH + TRAILER_LENGTH);
+        records.into_iter().try_for_each(|record| self.sealer.seal(record)).map_err(io::Error::other)
+    }
+
+    fn poll_write_sealed(&mut self, context: &mut Context<'_>, wire: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_drain(context))?;
+        Pin::new(&mut self.socket).poll_write(context, wire)
+    }
 }
 
 impl AsyncWrite for SecretWriter {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.n_queued >= WRITE_AHEAD {
-            ready!(self.poll_drain(context))?;
-        }
-        let n_taken = self.seal(slices).map_err(io::Error::other)?;
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_drain(context))?;
+        let taken = &bytes[..bytes.len().min(WRITE_AHEAD)];
+        let mut sealed = lay_out(Framing::Records, taken);
+        self.seal(&mut sealed)?;
+        (self.rest, self.sealed) = (0..sealed.len(), sealed);
         // What the socket does not take now waits for the next call.
         match self.poll_drain(context) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(n_taken)),
+            Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(taken.len())),
         }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -317,16 +304,34 @@ mod tests {
         tokio::join!(send(&mut write_a), send(&mut write_b), receive(&mut read_a), receive(&mut read_b));
     }
 
+    /// A frame between small writes, read by takers with little room.
     #[tokio::test]
-    async fn slices_become_one_stream_whatever_their_lengths() {
+    async fn frames_and_small_writes_become_one_stream() {
         let ((_, mut writer, _), (mut reader, ..)) = pair().await;
-        let parts = [vec![1; 13], vec![2; 16_384], Vec::new(), vec![3; 40_000], vec![4; 1]];
-        let slices: Vec<_> = parts.iter().map(|part| IoSlice::new(part)).collect();
-        assert_eq!(writer.write_vectored(&slices).await.unwrap(), 56_398);
-        writer.flush().await.unwrap();
-        let mut received = vec![0; 56_398];
-        reader.read_exact(&mut received).await.unwrap();
-        assert!(received == parts.concat());
+        let bytes: Vec<u8> = (0..200_000u32).map(|n| (n % 251) as u8).collect();
+        let sending = async {
+            writer.write_all(b"before").await.unwrap();
+            let mut wire = lay_out(writer.framing(), &bytes);
+            writer.seal(&mut wire).unwrap();
+            let mut rest = &wire[..];
+            while !rest.is_empty() {
+                let n = std::future::poll_fn(|context| writer.poll_write_sealed(context, rest)).await.unwrap();
+                rest = &rest[n..];
+            }
+            writer.write_all(b"behind").await.unwrap();
+            writer.shutdown().await.unwrap();
+        };
+        let receiving = async {
+            let (mut received, mut taken) = (Vec::<u8>::new(), vec![0; 5000]);
+            loop {
+                match reader.read(&mut taken).await.unwrap() {
+                    0 => return received,
+                    n => received.extend(&taken[..n]),
+                }
+            }
+        };
+        let ((), received) = tokio::join!(sending, receiving);
+        assert!(received == [b"before", &bytes[..], b"behind"].concat());
     }
 
     #[tokio::test]
@@ -340,6 +345,6 @@ mod tests {
         };
         let waited = tokio::time::timeout(std::time::Duration::from_millis(500), forever).await;
         assert!(waited.is_err());
-        assert!(writer.n_queued < WRITE_AHEAD + MAX_RECORD_LENGTH);
+        assert!(!writer.rest.is_empty() && writer.sealed.len() <= Framing::Records.wire_length(WRITE_AHEAD));
     }
 }

@@ -4,17 +4,22 @@ use mini_torrent_common::tls::{self, Identity, PublicKey};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::PeerError;
+use super::frame::Framing;
 use super::secret::establish;
 
 /// The first byte of a TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
+/// What keeps a connection fast on a way that loses packets, where the system has it.
+const CONGESTION_CONTROL: &str = "bbr";
 /// The first byte of a plain BitTorrent handshake: the length of its protocol's name.
 const PLAIN_HANDSHAKE: u8 = 19;
 
@@ -22,6 +27,24 @@ const PLAIN_HANDSHAKE: u8 = 19;
 pub(crate) trait PeerWriter: AsyncWrite + Send + Unpin {
     /// Once both halves are dropped, what was written and not yet taken by the peer is thrown away.
     fn reset_at_close(&self);
+
+    /// How bytes have to lie for [`Self::seal`].
+    fn framing(&self) -> Framing {
+        Framing::Bare
+    }
+
+    /// Makes bytes that lie so ready for the wire. They have to be written next, and whole.
+    ///
+    /// # Errors
+    /// When the cipher refuses.
+    fn seal(&mut self, _wire: &mut [u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Writes sealed bytes; how many.
+    fn poll_write_sealed(&mut self, context: &mut Context<'_>, wire: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self).poll_write(context, wire)
+    }
 }
 
 impl PeerWriter for OwnedWriteHalf {
@@ -74,8 +97,7 @@ impl Security {
         remote: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Result<Transport, PeerError> {
-        // Requests are small and must not wait for more.
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         match self {
             Self::Plain { own_key } => plain(stream, *own_key, remote, place).await,
             Self::Tls { dialling, .. } => {
@@ -95,7 +117,7 @@ impl Security {
         remote: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Result<Transport, PeerError> {
-        stream.set_nodelay(true)?;
+        prepare(&stream)?;
         match self {
             Self::Plain { own_key } => plain(stream, *own_key, remote, place).await,
             Self::Tls { accepting, .. } => {
@@ -114,6 +136,16 @@ impl Security {
             }
         }
     }
+}
+
+/// Sets a connection up for peers.
+fn prepare(stream: &TcpStream) -> io::Result<()> {
+    // Requests are small and must not wait for more.
+    stream.set_nodelay(true)?;
+    // A lossy way costs it little, where the usual control takes each loss for congestion. Without it the usual one serves;
+    // who may not choose, or has none, is told so by the system, and that is all right.
+    let _ = rustix::net::sockopt::set_tcp_congestion(stream, CONGESTION_CONTROL);
+    Ok(())
 }
 
 /// Each side says its key, and neither proves it.
@@ -157,4 +189,24 @@ pub(crate) async fn connect(remote: SocketAddr, own: IpAddr) -> io::Result<TcpSt
         socket.bind(SocketAddr::new(own, 0))?;
     }
     socket.connect(remote).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    /// The system says which ones anybody may choose.
+    #[tokio::test]
+    async fn a_way_that_loses_packets_is_prepared_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let usual = rustix::net::sockopt::tcp_congestion(&stream).unwrap();
+        prepare(&stream).unwrap();
+        let allowed = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_allowed_congestion_control").unwrap_or_default();
+        let chosen = rustix::net::sockopt::tcp_congestion(&stream).unwrap();
+        let is_allowed = allowed.split_whitespace().any(|name| name == CONGESTION_CONTROL);
+        assert!(chosen == CONGESTION_CONTROL || (chosen == usual && !is_allowed), "{chosen} of {allowed}");
+        assert!(stream.nodelay().unwrap());
+    }
 }

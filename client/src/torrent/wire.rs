@@ -25,6 +25,7 @@ pub(super) fn to_wire(message: Outgoing, fast: bool, have: &Bitfield) -> Message
         Outgoing::Request(block) => Message::Request(range_of(block)),
         Outgoing::Cancel(block) => Message::Cancel(range_of(block)),
         Outgoing::Reject(block) => Message::Reject(range_of(block)),
+        Outgoing::Suggest(piece) => Message::Suggest(piece.get()),
     }
 }
 

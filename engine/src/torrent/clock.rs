@@ -17,6 +17,12 @@ impl Torrent {
         if self.next_choke_round.is_some_and(|at| at <= now) {
             self.choke_round(now);
         }
+        if self.slots.next_review.is_some_and(|at| at <= now) {
+            self.review_slots(now);
+        }
+        for at in [self.next_choke_round, self.slots.next_review].into_iter().flatten() {
+            self.wake_by(at);
+        }
         self.candidates.expire_dials(now, &self.limits, &mut self.rng);
         self.dial(now);
         self.wake_at = self.wake_at.map(|at| at.max(now + TICK_MIN));
@@ -36,6 +42,9 @@ impl Torrent {
         let mut deadlines = vec![dies_at];
         if peer.paused_until.is_some_and(|until| until <= now) {
             peer.paused_until = None;
+        }
+        if peer.hears_more_by.is_some_and(|by| by <= now) {
+            peer.hears_more_by = None;
         }
         deadlines.extend(peer.paused_until);
         if peer.last_sent + limits.keep_alive <= now {

@@ -48,7 +48,7 @@ impl Torrent {
         self.peers.insert(connection, Peer::new(key, direction, fast, now, &self.limits));
         self.send(now, connection, Outgoing::Pieces);
         // Unchoked before it asks, a peer saves a round trip.
-        if self.peers.values().filter(|peer| peer.is_unchoked).count() < self.limits.upload_slots {
+        if self.peers.values().filter(|peer| peer.is_unchoked).count() < self.slots.n() {
             self.set_unchoked(now, connection, true);
         }
         self.wake_by(now + self.limits.keep_alive);
@@ -100,9 +100,11 @@ impl Torrent {
         if let Some(piece) = peer.current {
             self.picker.disown(connection, piece);
         }
+        self.spread.take_back_all(connection);
         let was_useful = peer.download.total_bytes() > 0 || peer.upload.total_bytes() > 0;
         self.candidates.ended(peer.key, was_useful, now, &self.limits, &mut self.rng);
         self.deal_free_slots(now);
+        self.offer_all(now);
         self.fill_all(now);
         self.dial(now);
     }

@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 const DUPLICATE_MARGIN: Duration = Duration::from_millis(200);
 /// How soon a peer without work looks again for late blocks of others.
 const DUPLICATE_RETRY: Duration = Duration::from_millis(100);
+/// Suggestions of one peer that are remembered.
+const SUGGESTIONS_MAX: usize = 64;
+/// So long after its last suggestion or block a peer is expected to suggest more, and nothing else is asked of it.
+const SUGGESTION_PATIENCE: Duration = Duration::from_millis(500);
 /// Late blocks that one peer takes over at a time.
 const DUPLICATES_AT_ONCE: usize = 32;
 
@@ -29,8 +33,10 @@ impl Torrent {
     /// Tops up the requests of one peer.
     pub(super) fn fill(&mut self, now: Instant, connection: ConnectionId) {
         let Some(target) = self.request_target(now, connection) else { return };
+        let has_rivals = self.peers.len() > self.picker.n_seeders();
         let Some(peer) = self.peers.get_mut(&connection) else { return };
         let was_idle = peer.outstanding.is_empty();
+        let has_rivals = has_rivals && !peer.is_snubbed;
         while peer.outstanding.len() < target {
             let taker = Taker {
                 connection,
@@ -38,6 +44,8 @@ impl Torrent {
                 current: &mut peer.current,
                 exhausted: &mut peer.exhausted,
                 is_snubbed: peer.is_snubbed,
+                waits: has_rivals && peer.hears_more_by.is_some(),
+                suggested: &mut peer.suggested,
             };
             let Some(block) = self.picker.next_block(taker, &mut self.rng) else { break };
             peer.ask(now, block);
@@ -45,12 +53,30 @@ impl Torrent {
             self.actions.push_back(Action::Send { connection, message: Outgoing::Request(block) });
         }
         let n_outstanding = peer.outstanding.len();
+        let waits_until = peer.hears_more_by.filter(|_| has_rivals);
         if was_idle && n_outstanding > 0 {
             self.wake_by(now + self.limits.snub_after);
         }
-        if n_outstanding * 4 <= target {
+        if let Some(until) = waits_until {
+            self.wake_by(until);
+        } else if n_outstanding * 4 <= target {
             self.help_out(now, connection, target);
         }
+    }
+
+    /// The peer names a piece that it wants to give us (BEP 6). With others of its kind it is the one who knows best.
+    pub(super) fn on_suggest(&mut self, now: Instant, connection: ConnectionId, index: u32) {
+        let (Some(piece), Some(peer)) = (self.geometry.piece(index), self.peers.get_mut(&connection)) else { return };
+        let is_wanted = peer.held.contains(piece) && !self.picker.have().contains(piece);
+        if !is_wanted || !self.picker.heeds_suggestions() {
+            return;
+        }
+        if peer.suggested.len() >= SUGGESTIONS_MAX {
+            peer.suggested.pop_front();
+        }
+        peer.suggested.push_back(piece);
+        peer.hears_more_by = Some(now + SUGGESTION_PATIENCE);
+        self.fill(now, connection);
     }
 
     /// How many requests the peer shall have outstanding; `None` when none may be made.
@@ -156,6 +182,7 @@ impl Torrent {
         let key = peer.key;
         peer.last_progress = now;
         peer.is_snubbed = false;
+        peer.hears_more_by = peer.hears_more_by.map(|_| now + SUGGESTION_PATIENCE);
         if let Some(request) = request {
             let latency = now.saturating_duration_since(request.sent_at);
             peer.depth.on_block(now, length, latency, &self.limits);

@@ -48,11 +48,8 @@ impl Torrent {
                     peer.depth.max_of_peer = max.max(1);
                 }
             }
-            Message::KeepAlive
-            | Message::Unknown
-            | Message::HaveNone
-            | Message::Suggest(_)
-            | Message::AllowedFast(_) => {}
+            Message::KeepAlive | Message::Unknown | Message::HaveNone | Message::AllowedFast(_) => {}
+            Message::Suggest(index) => self.on_suggest(now, connection, index),
             Message::Choke => self.on_choke(now, connection),
             Message::Unchoke => self.on_unchoke(now, connection),
             Message::Interested => self.on_interest(now, connection, true),
@@ -84,6 +81,7 @@ impl Torrent {
         peer.n_wanted = peer.held.n_outside(self.picker.have());
         peer.exhausted = None;
         self.note_seeder(connection);
+        self.on_gained_many(now, connection);
         self.review(now, connection);
     }
 
@@ -100,6 +98,8 @@ impl Torrent {
             pieces.insert(piece);
             self.picker.add_holder_of(piece);
         }
+        self.on_gained(now, connection, piece);
+        let Some(peer) = self.peers.get_mut(&connection) else { return Ok(()) };
         if !self.picker.have().contains(piece) {
             peer.n_wanted += 1;
             peer.exhausted = None;

@@ -17,9 +17,9 @@ impl Torrent {
             let Some(peer) = self.peers.get_mut(connection) else { continue };
             if peer.held.contains(piece) {
                 peer.n_wanted = peer.n_wanted.saturating_sub(1);
-            } else {
-                self.send(now, *connection, Outgoing::Have(piece));
             }
+            // Who has it wants to know, too: a seeder follows how what it gave out spreads.
+            self.send(now, *connection, Outgoing::Have(piece));
         }
         if self.is_complete() {
             self.actions.push_back(Action::Completed);

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 #[path = "../../tests/event_list/mod.rs"]
 #[expect(unreachable_pub, reason = "shared with the integration tests and the fuzz target")]
 mod event_list;
+mod offers;
 
 const PIECE_LENGTH: u64 = 64 * 1024;
 const OWN_KEY: PeerKey = PeerKey([5; 32]);
@@ -341,7 +342,7 @@ fn a_verified_piece_is_announced_at_once_and_served() {
     let piece = bench.piece(0);
     assert!(bench.actions.contains(&Action::Verify { piece, with_block_digests: false }));
     let actions = bench.handle(Event::PieceVerified { piece, block_digests: None }).to_vec();
-    assert_eq!(actions[0], Action::Send { connection: ConnectionId(2), message: Outgoing::Have(piece) });
+    assert_eq!(sent(&actions, Outgoing::Have(piece)), 2, "to who lacks it, and to who follows how it spreads");
     assert!(actions.contains(&Action::Completed));
     assert!(actions.contains(&Action::Close { connection: ConnectionId(1), reason: CloseReason::NothingToExchange }));
     let actions = bench.receive(2, Message::Request { index: 0, begin: 0, length: 16_384 });

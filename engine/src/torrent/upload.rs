@@ -35,7 +35,9 @@ impl Torrent {
             return Err(PeerMisbehavior::TooManyRequests);
         }
         peer.uploads.queued.push_back(block);
+        self.see_to_slots(now);
         self.serve(now, connection);
+        self.on_asked(now, connection, block.piece);
         Ok(())
     }
 
@@ -69,7 +71,7 @@ impl Torrent {
         peer.is_interested = is_interested;
         if is_interested && peer.is_unchoked {
             let n_served = self.peers.values().filter(|peer| peer.is_unchoked && peer.is_interested).count();
-            if n_served > self.limits.upload_slots {
+            if n_served > self.slots.n() {
                 self.set_unchoked(now, connection, false);
             }
         }
@@ -80,7 +82,7 @@ impl Torrent {
     pub(super) fn deal_free_slots(&mut self, now: Instant) {
         let contenders = self.contenders(now);
         let n_served = contenders.iter().filter(|contender| contender.is_unchoked).count();
-        let mut n_free = self.limits.upload_slots.saturating_sub(n_served);
+        let mut n_free = self.slots.n().saturating_sub(n_served);
         let mut waiting = contenders;
         while n_free > 0
             && let Some(connection) = choker::next_in_line(&waiting)
@@ -101,7 +103,8 @@ impl Torrent {
     pub(super) fn choke_round(&mut self, now: Instant) {
         self.next_choke_round = None;
         let contenders = self.contenders(now);
-        let chosen = choker::choose(contenders.clone(), self.limits.upload_slots, self.limits.optimistic_slots);
+        let n_optimistic = self.slots.n_optimistic(self.limits.optimistic_slots);
+        let chosen = choker::choose(contenders.clone(), self.slots.n(), n_optimistic);
         for contender in contenders {
             self.set_unchoked(now, contender.connection, chosen.contains(&contender.connection));
         }
@@ -113,6 +116,8 @@ impl Torrent {
         peer.is_unchoked = is_unchoked;
         peer.choke_changed_at = now;
         if is_unchoked {
+            // Offered before it may ask, so that it asks for that first.
+            self.offer(now, connection);
             self.send(now, connection, Outgoing::Unchoke);
             return;
         }
@@ -125,6 +130,7 @@ impl Torrent {
         for block in uploads.queued {
             self.reject(now, connection, block);
         }
+        self.withdraw_all(now, connection);
     }
 
     fn contenders(&self, now: Instant) -> Vec<Contender> {

@@ -66,7 +66,7 @@ impl<'a> Driver<'a> {
         let mut have = Bitfield::none(N_PIECES);
         geometry
             .pieces()
-            .filter(|piece| choice & 8 != 0 && piece.get() % 2 == 0)
+            .filter(|piece| choice & 16 != 0 || (choice & 8 != 0 && piece.get() % 2 == 0))
             .for_each(|piece| _ = have.insert(piece));
         let config =
             Config { geometry, have, own_key: key(3), piece_order, limits: limits.clone(), seed: choice.into() };
@@ -252,6 +252,9 @@ impl<'a> Driver<'a> {
                     Outgoing::Request(block) => {
                         assert!(!self.torrent.have().contains(block.piece), "asked for what we have");
                         asked.push(block);
+                    }
+                    Outgoing::Suggest(piece) => {
+                        assert!(self.torrent.have().contains(piece), "suggests what it has");
                     }
                     Outgoing::Cancel(block) => asked.retain(|other| *other != block),
                     _ => {}

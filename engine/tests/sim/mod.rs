@@ -2,9 +2,14 @@
 
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod fluid;
+mod link;
+mod network;
 mod plan;
 
-pub(crate) use plan::{Have, Plan};
+pub(crate) use plan::{Have, Plan, UNLIMITED};
+
+use link::{Access, Packet, Stream};
 
 use mini_torrent_common::geometry::{BLOCK_LENGTH, Block, Geometry, PieceIndex};
 use mini_torrent_common::hash::Sha1Hash;
@@ -13,9 +18,10 @@ use mini_torrent_engine::{
     PeerMisbehavior, Torrent,
 };
 use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -36,21 +42,18 @@ pub(crate) struct Node {
     pub(crate) longest_gap: Duration,
     pub(crate) closes: Vec<CloseReason>,
     pub(crate) max_buffered_bytes: u64,
-    links: BTreeMap<ConnectionId, Link>,
+    /// Bytes of blocks that arrived, wanted or not.
+    pub(crate) received_bytes: u64,
+    /// Bytes of blocks that went to the socket.
+    pub(crate) sent_bytes: u64,
+    streams: BTreeMap<ConnectionId, Stream>,
     stored: BTreeMap<PieceIndex, BTreeMap<u32, (usize, bool)>>,
-    serving: VecDeque<(ConnectionId, Block)>,
-    is_sending: bool,
+    access: Access,
+    /// When its clock is looked at, as the agenda has it.
+    wakes_at: Option<Duration>,
 }
 
-#[derive(Debug, Clone)]
-struct Link {
-    node: usize,
-    remote: ConnectionId,
-    /// When the last message arrives: nothing overtakes it.
-    arrives_at: Duration,
-}
-
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 enum Happening {
     Join(usize),
     Leave(usize),
@@ -58,11 +61,41 @@ enum Happening {
     DialFailed { from: usize, to: usize },
     Open { node: usize, connection: ConnectionId, other: usize, direction: bool, fast: bool },
     Ended { node: usize, connection: ConnectionId },
-    Deliver { node: usize, connection: ConnectionId, letter: usize },
-    Sent { node: usize, connection: ConnectionId, block: Block },
+    Sent { node: usize, connection: ConnectionId, packet: Packet },
+    Arrived { node: usize, connection: ConnectionId, packet: Packet },
+    Delivered { node: usize, connection: ConnectionId, packet: Packet },
+    Served { node: usize, connection: ConnectionId, block: Block },
+    Wake(usize),
     Hashed { node: usize, piece: PieceIndex, with_block_digests: bool },
     CutAll,
     Partition(bool),
+}
+
+/// A happening in its place: by time, and in the order of planning at one time.
+#[derive(Debug)]
+struct Planned {
+    place: (Duration, u64),
+    happening: Happening,
+}
+
+impl PartialEq for Planned {
+    fn eq(&self, other: &Self) -> bool {
+        self.place == other.place
+    }
+}
+
+impl Eq for Planned {}
+
+impl PartialOrd for Planned {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Planned {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.place.cmp(&other.place)
+    }
 }
 
 /// The whole swarm.
@@ -72,13 +105,15 @@ pub(crate) struct Swarm {
     pub(crate) now: Duration,
     pub(crate) n_cut: usize,
     pub(crate) n_connections: u64,
+    /// Peers that a newcomer is told of at most. Above, who is there already does not hear of the newcomer.
+    pub(crate) max_named: usize,
     origin: Instant,
     rng: StdRng,
-    agenda: BinaryHeap<Reverse<(Duration, u64, Happening)>>,
-    letters: BTreeMap<usize, (Message, bool)>,
-    n_letters: usize,
+    agenda: BinaryHeap<Reverse<Planned>>,
     n_happenings: u64,
     is_partitioned: bool,
+    /// Somebody completed since all were last looked at.
+    has_news: bool,
     seed: u64,
 }
 
@@ -94,12 +129,12 @@ impl Swarm {
             now: Duration::ZERO,
             n_cut: 0,
             n_connections: 0,
+            max_named: usize::MAX,
             origin,
             agenda: BinaryHeap::new(),
-            letters: BTreeMap::new(),
-            n_letters: 0,
             n_happenings: 0,
             is_partitioned: false,
+            has_news: true,
             seed,
             rng: StdRng::seed_from_u64(rng.random()),
         };
@@ -118,6 +153,11 @@ impl Swarm {
         self.plan(at, Happening::CutAll);
     }
 
+    /// From now on packets weigh with the headers of IP and TCP.
+    pub(crate) fn count_headers(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.access.counts_headers = true);
+    }
+
     /// Between these times nothing passes between odd and even nodes.
     pub(crate) fn partition(&mut self, from: Duration, to: Duration) {
         self.plan(from, Happening::Partition(true));
@@ -126,7 +166,8 @@ impl Swarm {
 
     /// Runs until everyone present who can be complete is, or the time is over. Returns whether all are.
     pub(crate) fn run(&mut self, limit: Duration) -> bool {
-        while self.now < limit && !self.all_complete() {
+        while self.now < limit && !(self.has_news && self.all_complete()) {
+            self.has_news = false;
             if !self.step() {
                 break;
             }
@@ -178,30 +219,36 @@ impl Swarm {
 
     fn plan(&mut self, at: Duration, happening: Happening) {
         self.n_happenings += 1;
-        self.agenda.push(Reverse((at, self.n_happenings, happening)));
+        self.agenda.push(Reverse(Planned { place: (at, self.n_happenings), happening }));
     }
 
     fn step(&mut self) -> bool {
-        let timeouts = self.nodes.iter().enumerate().filter(|(_, node)| node.is_alive);
-        let timeouts = timeouts.filter_map(|(index, node)| Some((node.torrent.poll_timeout()?, index)));
-        let timeout = timeouts.min().map(|(at, index)| (at.saturating_duration_since(self.origin), index));
-        let next = self.agenda.peek().map(|Reverse((at, _, _))| *at);
-        match (timeout, next) {
-            (Some((at, index)), next) if next.is_none_or(|next| at < next) => {
-                self.now = self.now.max(at);
-                let now = self.origin + self.now;
-                self.nodes[index].torrent.handle_timeout(now);
-                self.act(index, None);
-            }
-            (_, Some(_)) => {
-                if let Some(Reverse((at, _, happening))) = self.agenda.pop() {
-                    self.now = self.now.max(at);
-                    self.happen(happening);
-                }
-            }
-            _ => return false,
-        }
+        let Some(Reverse(Planned { place: (at, _), happening })) = self.agenda.pop() else { return false };
+        self.now = self.now.max(at);
+        self.happen(happening);
         true
+    }
+
+    /// Sees that the node's clock is looked at when it wants to be.
+    fn plan_wake(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let Some(at) = node.torrent.poll_timeout().filter(|_| node.is_alive) else { return };
+        let at = at.saturating_duration_since(self.origin).max(self.now);
+        if node.wakes_at.is_none_or(|planned| at < planned) {
+            node.wakes_at = Some(at);
+            self.plan(at, Happening::Wake(index));
+        }
+    }
+
+    fn wake(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        if node.wakes_at == Some(self.now) {
+            node.wakes_at = None;
+        }
+        if node.is_alive {
+            node.torrent.handle_timeout(self.origin + self.now);
+            self.act(index, None);
+        }
     }
 
     fn happen(&mut self, happening: Happening) {
@@ -219,12 +266,15 @@ impl Swarm {
                 self.tell(node, Event::Connected { connection, key, direction, fast });
             }
             Happening::Ended { node, connection } => {
-                if self.nodes[node].links.remove(&connection).is_some() {
+                if self.nodes[node].streams.remove(&connection).is_some() {
                     self.tell(node, Event::Disconnected(connection));
                 }
             }
-            Happening::Deliver { node, connection, letter } => self.deliver(node, connection, letter),
-            Happening::Sent { node, connection, block } => self.sent(node, connection, block),
+            Happening::Sent { node, connection, packet } => self.sent(node, connection, packet),
+            Happening::Arrived { node, connection, packet } => self.arrived(node, connection, packet),
+            Happening::Delivered { node, connection, packet } => self.delivered(node, connection, packet),
+            Happening::Served { node, connection, block } => self.tell(node, Event::Served { connection, block }),
+            Happening::Wake(node) => self.wake(node),
             Happening::Hashed { node, piece, with_block_digests } => self.hashed(node, piece, with_block_digests),
             Happening::CutAll => self.cut(|_, _| true),
             Happening::Partition(on) => {
@@ -251,19 +301,24 @@ impl Swarm {
     fn join(&mut self, index: usize) {
         self.nodes[index].is_alive = true;
         let newcomer = self.candidate(index);
-        let present: Vec<_> = (0..self.nodes.len()).filter(|n| *n != index && self.nodes[*n].is_alive).collect();
+        let mut present: Vec<_> = (0..self.nodes.len()).filter(|n| *n != index && self.nodes[*n].is_alive).collect();
+        let are_all_told = present.len() <= self.max_named;
+        if !are_all_told {
+            present.shuffle(&mut self.rng);
+            present.truncate(self.max_named);
+        }
         let candidates = present.iter().map(|n| self.candidate(*n)).collect();
         self.tell(index, Event::PeersFound(candidates));
-        for other in present {
+        for other in present.into_iter().filter(|_| are_all_told) {
             self.tell(other, Event::PeersFound(vec![newcomer]));
         }
     }
 
     fn leave(&mut self, index: usize) {
-        let links = std::mem::take(&mut self.nodes[index].links);
+        let streams = std::mem::take(&mut self.nodes[index].streams);
         self.nodes[index].is_alive = false;
-        for link in links.into_values() {
-            self.plan(self.now, Happening::Ended { node: link.node, connection: link.remote });
+        for stream in streams.into_values() {
+            self.plan(self.now, Happening::Ended { node: stream.node, connection: stream.remote });
         }
         let key = self.nodes[index].key;
         for other in 0..self.nodes.len() {
@@ -273,62 +328,15 @@ impl Swarm {
 
     fn cut(&mut self, hits: impl Fn(usize, usize) -> bool) {
         for node in 0..self.nodes.len() {
-            let links: Vec<_> = self.nodes[node].links.iter().map(|(id, link)| (*id, link.node)).collect();
-            for (connection, _) in links.into_iter().filter(|(_, other)| hits(node, *other)) {
+            let streams = self.nodes[node].streams.iter();
+            let streams: Vec<_> = streams.map(|(id, stream)| (*id, stream.node)).collect();
+            for (connection, _) in streams.into_iter().filter(|(_, other)| hits(node, *other)) {
                 self.n_cut += 1;
                 self.plan(self.now, Happening::Ended { node, connection });
             }
         }
     }
 
-    fn delay(&mut self, a: usize, b: usize) -> Duration {
-        let base = self.nodes[a].plan.latency + self.nodes[b].plan.latency;
-        base.mul_f64(self.rng.random_range(1.0..1.1))
-    }
-
-    fn connect(&mut self, from: usize, to: usize) {
-        if !self.nodes[from].is_alive {
-            return;
-        }
-        let is_reachable = self.nodes[to].is_alive && !(self.is_partitioned && from % 2 != to % 2);
-        let delay = self.delay(from, to);
-        if !is_reachable {
-            self.plan(self.now + delay, Happening::DialFailed { from, to });
-            return;
-        }
-        self.n_connections += 2;
-        let (ours, theirs) = (ConnectionId(self.n_connections), ConnectionId(self.n_connections + 1));
-        let fast = self.nodes[from].plan.fast && self.nodes[to].plan.fast;
-        let arrives_at = self.now + delay;
-        self.nodes[from].links.insert(ours, Link { node: to, remote: theirs, arrives_at });
-        self.nodes[to].links.insert(theirs, Link { node: from, remote: ours, arrives_at });
-        self.plan(self.now, Happening::Open { node: to, connection: theirs, other: from, direction: false, fast });
-        self.plan(arrives_at, Happening::Open { node: from, connection: ours, other: to, direction: true, fast });
-    }
-
-    fn post(&mut self, node: usize, connection: ConnectionId, message: Message, is_true: bool) {
-        let Some(link) = self.nodes[node].links.get(&connection).cloned() else { return };
-        let arrives_at = (self.now + self.delay(node, link.node)).max(link.arrives_at);
-        if let Some(link) = self.nodes[node].links.get_mut(&connection) {
-            link.arrives_at = arrives_at;
-        }
-        self.n_letters += 1;
-        self.letters.insert(self.n_letters, (message, is_true));
-        let letter = self.n_letters;
-        self.plan(arrives_at, Happening::Deliver { node: link.node, connection: link.remote, letter });
-    }
-
-    fn deliver(&mut self, node: usize, connection: ConnectionId, letter: usize) {
-        let Some((message, is_true)) = self.letters.remove(&letter) else { return };
-        let Some(from) = self.nodes[node].links.get(&connection).map(|link| link.node) else { return };
-        if self.nodes[node].is_alive {
-            let now = self.origin + self.now;
-            self.nodes[node].torrent.handle(now, Event::Received { connection, message });
-            self.act(node, Some((from, is_true)));
-        }
-    }
-
-    /// Does what a torrent asks for. `block` is who sent the block just handled, and whether it is true.
     fn act(&mut self, index: usize, block: Option<(usize, bool)>) {
         let mut is_first = true;
         while let Some(action) = self.nodes[index].torrent.poll_action() {
@@ -336,9 +344,8 @@ impl Swarm {
             is_first = false;
             self.act_on(index, action, block);
         }
-        let now = self.origin + self.now;
-        let node = &mut self.nodes[index];
-        node.max_buffered_bytes = node.max_buffered_bytes.max(node.torrent.stats(now).buffered_bytes);
+        self.plan_wake(index);
+        let node = &self.nodes[index];
         if node.plan.leaves_complete && node.is_alive && node.torrent.is_complete() {
             self.leave(index);
         }
@@ -353,10 +360,10 @@ impl Swarm {
             }
             Action::Close { connection, reason } => {
                 self.nodes[index].closes.push(reason);
-                if let Some(link) = self.nodes[index].links.remove(&connection) {
-                    let delay = self.delay(index, link.node);
-                    let at = link.arrives_at.max(self.now + delay);
-                    self.plan(at, Happening::Ended { node: link.node, connection: link.remote });
+                if let Some(stream) = self.nodes[index].streams.remove(&connection) {
+                    let delay = self.delay(index, stream.node);
+                    let at = stream.arrives_at.max(self.now + delay);
+                    self.plan(at, Happening::Ended { node: stream.node, connection: stream.remote });
                 }
             }
             Action::Send { connection, message } => {
@@ -365,13 +372,16 @@ impl Swarm {
             }
             Action::Serve { connection, block } => {
                 assert!(self.nodes[index].torrent.have().contains(block.piece), "serves what it has");
-                self.nodes[index].serving.push_back((connection, block));
-                self.send_next(index);
+                if let Some(stream) = self.nodes[index].streams.get_mut(&connection) {
+                    stream.waiting.push_back(block);
+                    self.commit(index, connection);
+                }
             }
             Action::CancelServe { connection, block } => {
-                let serving = &mut self.nodes[index].serving;
-                if let Some(position) = serving.iter().position(|queued| *queued == (connection, block)) {
-                    serving.remove(position);
+                if let Some(stream) = self.nodes[index].streams.get_mut(&connection)
+                    && let Some(position) = stream.waiting.iter().position(|waiting| *waiting == block)
+                {
+                    stream.waiting.remove(position);
                 }
             }
             Action::Store { block: stored, .. } => {
@@ -385,18 +395,24 @@ impl Swarm {
             }
             Action::Drop { piece } => _ = self.nodes[index].stored.remove(&piece),
             Action::Verify { piece, with_block_digests } => {
+                let buffered_bytes = self.nodes[index].torrent.stats(self.origin + self.now).buffered_bytes;
+                let node = &mut self.nodes[index];
+                node.max_buffered_bytes = node.max_buffered_bytes.max(buffered_bytes);
                 let at = self.now + Duration::from_millis(1);
                 self.plan(at, Happening::Hashed { node: index, piece, with_block_digests });
             }
             Action::Ban { key, reason } => _ = self.nodes[index].banned.insert(key, reason),
-            Action::Completed => self.nodes[index].completed_at = Some(self.now),
+            Action::Completed => {
+                self.nodes[index].completed_at = Some(self.now);
+                self.has_news = true;
+            }
         }
     }
 
     fn encode(&self, index: usize, connection: ConnectionId, message: Outgoing) -> Message {
         let have = self.nodes[index].torrent.have();
-        let link = self.nodes[index].links.get(&connection);
-        let fast = self.nodes[index].plan.fast && link.is_some_and(|link| self.nodes[link.node].plan.fast);
+        let stream = self.nodes[index].streams.get(&connection);
+        let fast = self.nodes[index].plan.fast && stream.is_some_and(|stream| self.nodes[stream.node].plan.fast);
         match message {
             Outgoing::KeepAlive => Message::KeepAlive,
             Outgoing::Choke => Message::Choke,
@@ -404,6 +420,7 @@ impl Swarm {
             Outgoing::Interested => Message::Interested,
             Outgoing::NotInterested => Message::NotInterested,
             Outgoing::Have(piece) => Message::Have(piece.get()),
+            Outgoing::Suggest(piece) => Message::Suggest(piece.get()),
             Outgoing::Pieces if fast && have.is_all() => Message::HaveAll,
             Outgoing::Pieces if fast && have.is_none() => Message::HaveNone,
             Outgoing::Pieces => Message::Bitfield(have.as_bytes().to_vec()),
@@ -411,26 +428,6 @@ impl Swarm {
             Outgoing::Cancel(Block { piece, begin, length }) => Message::Cancel { index: piece.get(), begin, length },
             Outgoing::Reject(Block { piece, begin, length }) => Message::Reject { index: piece.get(), begin, length },
         }
-    }
-
-    fn send_next(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        if node.is_sending || node.plan.stalls_at.is_some_and(|at| at <= self.now) {
-            return;
-        }
-        let Some((connection, block)) = node.serving.pop_front() else { return };
-        node.is_sending = true;
-        let time = Duration::from_secs_f64(f64::from(block.length) / node.plan.upload_bytes_per_s as f64);
-        self.plan(self.now + time, Happening::Sent { node: index, connection, block });
-    }
-
-    fn sent(&mut self, index: usize, connection: ConnectionId, block: Block) {
-        self.nodes[index].is_sending = false;
-        let is_true = !self.rng.random_bool(self.nodes[index].plan.lies);
-        let Block { piece, begin, length } = block;
-        self.post(index, connection, Message::Block { index: piece.get(), begin, length }, is_true);
-        self.tell(index, Event::Served { connection, block });
-        self.send_next(index);
     }
 
     fn hashed(&mut self, index: usize, piece: PieceIndex, with_block_digests: bool) {
@@ -462,6 +459,7 @@ impl Node {
             limits: plan.limits.clone(),
             seed,
         };
+        let access = Access::new(plan.upload_bytes_per_s, plan.download_bytes_per_s);
         Self {
             torrent: Torrent::new(config, origin),
             plan,
@@ -475,10 +473,12 @@ impl Node {
             longest_gap: Duration::ZERO,
             closes: Vec::new(),
             max_buffered_bytes: 0,
-            links: BTreeMap::new(),
+            received_bytes: 0,
+            sent_bytes: 0,
+            streams: BTreeMap::new(),
             stored: BTreeMap::new(),
-            serving: VecDeque::new(),
-            is_sending: false,
+            access,
+            wakes_at: None,
         }
     }
 }

@@ -5,15 +5,22 @@ use mini_torrent_common::geometry::Geometry;
 use mini_torrent_engine::{Limits, PieceOrder};
 use std::time::Duration;
 
+/// A link that takes no time.
+pub(crate) const UNLIMITED: u64 = u64::MAX;
+
 /// How a node behaves.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) have: Have,
     pub(crate) upload_bytes_per_s: u64,
+    /// [`UNLIMITED`]: what arrives is there at once.
+    pub(crate) download_bytes_per_s: u64,
     /// One way, to the middle of the network.
     pub(crate) latency: Duration,
     pub(crate) joins_at: Duration,
     pub(crate) leaves_at: Option<Duration>,
+    /// Leaves when it has sent so many bytes of blocks.
+    pub(crate) leaves_after_bytes: Option<u64>,
     /// Leaves when it is complete.
     pub(crate) leaves_complete: bool,
     /// Sends no block any more, but everything else.
@@ -37,9 +44,11 @@ impl Plan {
         Self {
             have: Have::Nothing,
             upload_bytes_per_s: 20_000_000,
+            download_bytes_per_s: UNLIMITED,
             latency: Duration::from_millis(5),
             joins_at: Duration::ZERO,
             leaves_at: None,
+            leaves_after_bytes: None,
             leaves_complete: false,
             stalls_at: None,
             lies: 0.0,

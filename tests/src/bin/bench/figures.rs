@@ -17,7 +17,7 @@ pub(crate) enum Goal {
 
 #[derive(Debug)]
 struct Row {
-    name: &'static str,
+    name: String,
     unit: &'static str,
     goal: Goal,
     values: Vec<f64>,
@@ -31,10 +31,10 @@ pub(crate) struct Figures {
 
 impl Figures {
     /// Adds a value to a row.
-    pub(crate) fn add(&mut self, name: &'static str, unit: &'static str, goal: Goal, value: f64) {
+    pub(crate) fn add(&mut self, name: &str, unit: &'static str, goal: Goal, value: f64) {
         match self.rows.iter_mut().find(|row| row.name == name) {
             Some(row) => row.values.push(value),
-            None => self.rows.push(Row { name, unit, goal, values: vec![value] }),
+            None => self.rows.push(Row { name: name.to_owned(), unit, goal, values: vec![value] }),
         }
     }
 
@@ -98,7 +98,7 @@ impl fmt::Display for Figures {
             };
             let (goal, reached) = self.goal_text(row);
             let reached = reached.map_or("", |reached| if reached { "yes" } else { "NO" });
-            let (name, unit, n) = (row.name, row.unit, values.len());
+            let (name, unit, n) = (&row.name, row.unit, values.len());
             writeln!(f, "| {name} | {}{range} | {unit} | {n} | {goal} | {reached} |", shown(row.median()))?;
         }
         Ok(())

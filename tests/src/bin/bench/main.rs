@@ -11,6 +11,7 @@ mod figures;
 mod hashing;
 mod members;
 mod pinning;
+mod rivals;
 mod trackers;
 mod transfers;
 
@@ -48,7 +49,7 @@ struct Options {
     #[arg(long, default_value_t = 1000)]
     clients: usize,
     /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins encryption handshakes revocations
-    /// login-timing flood announces trackers failover herd
+    /// login-timing flood announces trackers failover; by name alone: S1 S2 S3 S6 herd
     cases: Vec<String>,
 }
 
@@ -77,7 +78,7 @@ struct Case {
     only_named: bool,
 }
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 20] = [
     Case { name: "1:1", run: transfers::one_to_one, once: false, only_named: false },
     Case { name: "4:1", run: transfers::four_to_one, once: false, only_named: false },
     Case { name: "1:8", run: transfers::one_to_eight, once: false, only_named: false },
@@ -93,6 +94,10 @@ const CASES: [Case; 16] = [
     Case { name: "announces", run: announces::announces, once: false, only_named: false },
     Case { name: "trackers", run: trackers::trackers, once: false, only_named: false },
     Case { name: "failover", run: failover::failover, once: true, only_named: false },
+    Case { name: "S1", run: rivals::s1, once: false, only_named: true },
+    Case { name: "S2", run: rivals::s2, once: false, only_named: true },
+    Case { name: "S3", run: rivals::s3, once: false, only_named: true },
+    Case { name: "S6", run: rivals::s6, once: false, only_named: true },
     Case { name: "herd", run: failover::herd, once: true, only_named: true },
 ];
 
