@@ -47,6 +47,18 @@ pub fn in_time<T>(promise: Duration, what: &str, act: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Looks whether something comes true within `limit`.
+pub fn comes_true(limit: Duration, mut look: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !look() {
+        if start.elapsed() >= limit {
+            return false;
+        }
+        std::thread::sleep(PAUSE);
+    }
+    true
+}
+
 /// Looks for `length` whether `look` holds every time: for things that must not happen.
 ///
 /// # Panics
