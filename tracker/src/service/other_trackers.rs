@@ -159,12 +159,17 @@ impl Service {
                 Err(error) => tracing::warn!(%error, "the other trackers cannot be followed"),
             }
             // News is in memory alone until it is written, and what it tells of is acknowledged: it waits for no more
-            // than the next of a burst.
-            self.clock.sleep(limits::NEWS_INTERVAL).await;
+            // than the next of a burst. Who has to look before anybody is answered waits for nothing.
+            let pause = async {
+                self.clock.sleep(limits::NEWS_INTERVAL).await;
+                tokio::select! {
+                    () = self.clock.sleep(limits::FOLLOW_INTERVAL) => {}
+                    () = self.presence.has_news() => {}
+                }
+            };
             tokio::select! {
-                () = self.clock.sleep(limits::FOLLOW_INTERVAL) => {}
+                () = pause => {}
                 () = self.others.look.notified() => {}
-                () = self.presence.has_news() => {}
             }
         }
     }
