@@ -3,11 +3,11 @@
 
 use crate::running::Running;
 use crate::scene::Scene;
-use crate::waiting::{comes_true, eventually_within, skipped};
+use crate::waiting::{eventually_within, found_within, skipped};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// How long an ordinary client may take for a small file: its timers are of seconds.
@@ -39,26 +39,35 @@ impl Stock {
 
     /// Whether the program is there; says so visibly when it is not.
     pub fn is_there(self) -> bool {
-        let mut command = match self {
-            Self::Aria2 => with_arguments("aria2c", &["--version"]),
-            Self::Transmission => with_arguments("transmission-cli", &["--version"]),
-            Self::Libtorrent => with_arguments("/usr/bin/python3", &["-c", "import libtorrent"]),
-        };
-        let found =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| {
-                // transmission-cli ends with 1 after it has said its version.
-                status.success() || self == Self::Transmission
-            });
-        if !found {
-            skipped(&format!("{self:?} is not installed"));
+        let name = format!("{self:?}");
+        match self {
+            Self::Aria2 => is_installed(&name, "aria2c", &["--version"], ExitStatus::success),
+            // It ends with 1 after it has said its version.
+            Self::Transmission => is_installed(&name, "transmission-cli", &["--version"], |_| true),
+            Self::Libtorrent => {
+                is_installed(&name, "/usr/bin/python3", &["-c", "import libtorrent"], ExitStatus::success)
+            }
         }
-        found
     }
 }
 
-fn with_arguments(program: &str, arguments: &[&str]) -> Command {
+/// Whether a program can be started and ends as it does where it is there; says so visibly when not.
+fn is_installed(name: &str, program: &str, arguments: &[&str], ends_well: fn(&ExitStatus) -> bool) -> bool {
     let mut command = Command::new(program);
-    command.args(arguments);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let found = command.status().is_ok_and(|status| ends_well(&status));
+    if !found {
+        skipped(&format!("{name} is not installed"));
+    }
+    found
+}
+
+/// aria2 with a port and a place, and nothing that finds peers but the torrents' trackers.
+fn aria2(port: u16, place: &Path) -> Command {
+    let mut command = Command::new("aria2c");
+    command.args(["--no-conf", "--enable-dht6=false", "--bt-enable-lpd=false", "--enable-peer-exchange=false"]);
+    command.args(["--seed-ratio=0.0", "--summary-interval=0", "--allow-overwrite=true", "--disable-ipv6=true"]);
+    command.arg(format!("--listen-port={port}")).arg(format!("--dir={}", place.display()));
     command
 }
 
@@ -82,8 +91,7 @@ impl StockClient {
         let place = directory.display().to_string();
         let mut command = match stock {
             Stock::Aria2 => {
-                let mut command = Command::new("aria2c");
-                command.args(["--no-conf", "--enable-dht6=false", "--bt-enable-lpd=false"]);
+                let mut command = aria2(port, &directory);
                 if trackers == Trackers::Udp {
                     // It asks trackers by UDP through the socket of its DHT, which is led nowhere.
                     command.arg("--enable-dht=true").arg(format!("--dht-listen-port={port}"));
@@ -91,10 +99,7 @@ impl StockClient {
                 } else {
                     command.arg("--enable-dht=false");
                 }
-                command.args(["--enable-peer-exchange=false", "--seed-ratio=0.0", "--summary-interval=0"]);
-                command.args(["--check-integrity=true", "--bt-tracker-interval=1", "--allow-overwrite=true"]);
-                command.args(["--disable-ipv6=true", "--bt-stop-timeout=0"]);
-                command.arg(format!("--listen-port={port}")).arg(format!("--dir={place}")).arg(&torrent);
+                command.args(["--check-integrity=true", "--bt-tracker-interval=1", "--bt-stop-timeout=0", &torrent]);
                 command
             }
             Stock::Transmission => {
@@ -173,15 +178,12 @@ impl SwarmProgram {
 
     /// Whether the program is there; says so visibly when it is not.
     pub fn is_there(self) -> bool {
-        let mut command = match self {
-            Self::Aria2 => with_arguments("aria2c", &["--version"]),
-            Self::Libtorrent | Self::LibtorrentTuned => with_arguments(&python(), &["-c", "import libtorrent"]),
-        };
-        let found = command.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success());
-        if !found {
-            skipped(&format!("{} is not installed", self.name()));
+        match self {
+            Self::Aria2 => is_installed(self.name(), "aria2c", &["--version"], ExitStatus::success),
+            Self::Libtorrent | Self::LibtorrentTuned => {
+                is_installed(self.name(), &python(), &["-c", "import libtorrent"], ExitStatus::success)
+            }
         }
-        found
     }
 
     /// Starts one whose files are all in `place`.
@@ -204,13 +206,10 @@ impl SwarmProgram {
         let profile = if self == Self::LibtorrentTuned { "tuned" } else { "default" };
         let mut command = match self {
             Self::Aria2 => {
-                let mut command = Command::new("aria2c");
-                command.args(["--no-conf", "--enable-dht=false", "--enable-dht6=false", "--bt-enable-lpd=false"]);
-                command.args(["--enable-peer-exchange=false", "--bt-min-crypto-level=plain", "--seed-ratio=0.0"]);
-                command.args(["--summary-interval=0", "--console-log-level=warn", "--allow-overwrite=true"]);
-                command.args(["--disable-ipv6=true", "--file-allocation=none", "--disk-cache=64M"]);
+                let mut command = aria2(port, place);
+                command.args(["--enable-dht=false", "--bt-min-crypto-level=plain", "--console-log-level=warn"]);
+                command.args(["--file-allocation=none", "--disk-cache=64M"]);
                 command.args(["-j", &torrents.len().to_string(), &format!("--bt-max-open-files={}", torrents.len())]);
-                command.arg(format!("--listen-port={port}")).arg(format!("--dir={}", place.display()));
                 command.args(aria2_options);
                 command
             }
@@ -229,7 +228,7 @@ impl SwarmProgram {
     pub fn completes(self, leecher: &Running, place: &Path, n_torrents: usize, limit: Duration) -> bool {
         if self == Self::Aria2 {
             let n_lines = || std::fs::metadata(place.join(COMPLETED)).map_or(0, |metadata| metadata.len());
-            return comes_true(limit, || n_lines() >= n_torrents as u64);
+            return found_within(limit, || (n_lines() >= n_torrents as u64).then_some(())).is_some();
         }
         (0..).map_while(|nth| leecher.stdout().wait_nth(nth, limit)).any(|line| line == "complete")
     }

@@ -25,15 +25,8 @@ pub fn eventually<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 ///
 /// # Panics
 /// When it found nothing in time.
-pub fn eventually_within<T>(promise: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(start.elapsed() < promise * UNDER_LOAD, "promised within {promise:?}: {what}");
-        std::thread::sleep(PAUSE);
-    }
+pub fn eventually_within<T>(promise: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    found_within(promise * UNDER_LOAD, look).unwrap_or_else(|| panic!("promised within {promise:?}: {what}"))
 }
 
 /// Does something that is promised to take no longer than that; a loaded machine may miss it by a factor.
@@ -47,16 +40,16 @@ pub fn in_time<T>(promise: Duration, what: &str, act: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Looks whether something comes true within `limit`.
-pub fn comes_true(limit: Duration, mut look: impl FnMut() -> bool) -> bool {
+/// Looks until `look` finds something, or until `limit` is over.
+pub fn found_within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
-    while !look() {
-        if start.elapsed() >= limit {
-            return false;
+    loop {
+        let found = look();
+        if found.is_some() || start.elapsed() >= limit {
+            return found;
         }
         std::thread::sleep(PAUSE);
     }
-    true
 }
 
 /// Looks for `length` whether `look` holds every time: for things that must not happen.

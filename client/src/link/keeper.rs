@@ -14,7 +14,7 @@ use super::asked::{ConnectionNumber, LinkRequest, Nature, Open, Waiting};
 use super::conversation::Ended;
 use super::lookout::{Other, Reason};
 use super::resumption::{Session, TakenUp, take_up};
-use super::search::{Found, first_that_answers, note_failed, order};
+use super::search::{Found, first_that_answers, none_answers, note_failed, order};
 use super::{BACKOFF, LOSS_SPREAD, LinkEvent, LinkPlan, REQUEST_PATIENCE, RESUME_PATIENCE, SETTLED_AFTER};
 use crate::error::CommandError;
 
@@ -226,8 +226,4 @@ impl Keeper {
             self.token = None;
         }
     }
-}
-
-fn none_answers() -> CommandError {
-    CommandError::new(ErrorCode::TrackerUnreachable, "no tracker answers")
 }

@@ -164,8 +164,7 @@ impl Lookout {
                     self.standby = None;
                 }
                 () = sleep_until(self.next_look), if self.may_look() => {
-                    let mut earlier = order(self.here, &self.failed);
-                    earlier.retain(|index| *index < self.here);
+                    let earlier = order(self.here, &self.failed);
                     self.earlier = Some(first_that_answers(self.plan.clone(), self.pin, earlier).boxed());
                 }
             }

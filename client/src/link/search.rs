@@ -31,7 +31,7 @@ pub(super) async fn first_that_answers(
     pin: Option<Fingerprint>,
     order: Vec<usize>,
 ) -> Result<Found, CommandError> {
-    let mut worst = CommandError::new(ErrorCode::TrackerUnreachable, "no tracker answers");
+    let mut worst = none_answers();
     let mut attempts: FuturesUnordered<Attempt> = FuturesUnordered::new();
     let mut left = order.iter().copied();
     let mut next_start = Instant::now();
@@ -58,10 +58,9 @@ pub(super) async fn first_that_answers(
 
 fn attempt(plan: LinkPlan, index: usize, pin: Option<Fingerprint>) -> Attempt {
     async move {
-        let silent = || CommandError::new(ErrorCode::TrackerUnreachable, "no tracker answers");
-        let Some(tracker) = plan.trackers.get(index) else { return (index, Err(silent())) };
+        let Some(tracker) = plan.trackers.get(index) else { return (index, Err(none_answers())) };
         let connected = timeout(CONNECT_TIMEOUT, connect(&plan, tracker, tracker.pin.or(pin))).await;
-        (index, connected.unwrap_or_else(|_| Err(silent())))
+        (index, connected.unwrap_or_else(|_| Err(none_answers())))
     }
     .boxed()
 }
@@ -78,6 +77,10 @@ fn first_of(found: Found, order: &[usize], mut attempts: FuturesUnordered<Attemp
         }
     }
     first
+}
+
+pub(super) fn none_answers() -> CommandError {
+    CommandError::new(ErrorCode::TrackerUnreachable, "no tracker answers")
 }
 
 /// All places of a list, in order but for those that have failed, which come last, in the order of their failing.

@@ -140,22 +140,8 @@ impl Frame {
     /// # Errors
     /// When the file cannot be read, or is another one by now.
     pub(super) fn read_at_hand(&mut self, content: &Content) -> Result<bool, ReadError> {
-        self.lay_out();
-        if !self.blocks.is_empty() {
-            self.read(|offset, slices| content.read_at_hand(offset, slices))?;
-        }
+        self.read(|offset, slices| content.read_at_hand(offset, slices))?;
         Ok(self.n_read == self.run_length())
-    }
-
-    fn lay_out(&mut self) {
-        let length = self.wire_length();
-        make_room(&mut self.wire, length);
-        let mut places = Places::new(self.framing, &mut self.wire[..length]);
-        places.put(&self.messages);
-        for block in &self.blocks {
-            places.put(&header_of(*block));
-            places.leave(block.length as usize, &mut Vec::new());
-        }
     }
 
     /// Reads the rest of the run, however long that takes. It blocks.
@@ -173,21 +159,25 @@ impl Frame {
         Ok(())
     }
 
+    /// Lays everything but the blocks out, and has what is missing of them read to where it belongs.
     fn read(
         &mut self,
         read: impl FnOnce(u64, &mut [IoSliceMut<'_>]) -> Result<usize, ReadError>,
     ) -> Result<(), ReadError> {
         let length = self.wire_length();
+        make_room(&mut self.wire, length);
         let mut places = Places::new(self.framing, &mut self.wire[..length]);
         let mut left = Vec::new();
-        places.leave(self.messages.len(), &mut Vec::new());
+        places.put(&self.messages);
         for block in &self.blocks {
-            places.leave(PIECE_HEADER_LENGTH, &mut Vec::new());
+            places.put(&header_of(*block));
             places.leave(block.length as usize, &mut left);
         }
         let mut rest = &mut left[..];
         IoSliceMut::advance_slices(&mut rest, self.n_read);
-        self.n_read += read(self.offset + self.n_read as u64, rest)?;
+        if !rest.is_empty() {
+            self.n_read += read(self.offset + self.n_read as u64, rest)?;
+        }
         Ok(())
     }
 

@@ -175,9 +175,12 @@ impl StockElsewhere {
     }
 }
 
+fn stop_of(info_hash: InfoHash, address: SocketAddr) -> Announce {
+    Announce { info_hash, address, key: KeyIndex::OPEN, seeder: false, event: Event::Stopped }
+}
+
 fn leave(swarms: &Announces, info_hash: InfoHash, address: SocketAddr) -> bool {
-    let gone = Announce { info_hash, address, key: KeyIndex::OPEN, seeder: false, event: Event::Stopped };
-    let left = swarms.announce(&gone, Wanted::default(), NO_LEASE_S, |_| {});
+    let left = swarms.announce(&stop_of(info_hash, address), Wanted::default(), NO_LEASE_S, |_| {});
     left.is_ok_and(|left| left.change == Change::Left)
 }
 
@@ -291,8 +294,7 @@ impl Service {
     ) -> bool {
         let (clients, address) = (&self.ordinary, client.address);
         let (Some(seeder), Some(key)) = (client.complete, key) else {
-            let gone = Announce { info_hash, address, key: KeyIndex::OPEN, seeder: false, event: Event::Stopped };
-            return clients.elsewhere.put(tracker, &gone);
+            return clients.elsewhere.put(tracker, &stop_of(info_hash, address));
         };
         if clients.announces.peer(info_hash, address).is_some() {
             if anew || tracker > self.policy.number {

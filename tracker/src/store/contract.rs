@@ -158,7 +158,7 @@ fn lab() -> GroupName {
     "Lab".parse().unwrap()
 }
 
-const LAB: GroupId = GroupId([7; 16]);
+pub(super) const LAB: GroupId = GroupId([7; 16]);
 
 fn any() -> Rule {
     Box::new(|_| Ok(()))
@@ -215,7 +215,7 @@ async fn join(store: &Store, actor: Actor, owner: Actor, name: &str) {
     store.decide_request(lab(), owner, user_name(name), true, 8, any()).await.unwrap();
 }
 
-fn new_listing(name: &str, info: Vec<u8>) -> NewListing {
+pub(super) fn new_listing(name: &str, info: Vec<u8>) -> NewListing {
     let draft = ListingDraft {
         name: name.parse().unwrap(),
         size: u64::MAX >> 1,

@@ -2,17 +2,16 @@
 
 use super::*;
 use crate::postgres_server;
+use crate::store::contract::{LAB, new_listing};
 use crate::store::{
-    Actor, NewKey, NewListing, NewSession, Once, OnlineChanges, Run, RunId, SessionId, Store, StoredTicketKey, UserId,
+    Actor, NewKey, NewSession, Once, OnlineChanges, Run, RunId, SessionId, Store, StoredTicketKey, UserId,
 };
-use mini_torrent_common::control::{INFO_PAGE_LENGTH, ListingDraft, ListingId};
-use mini_torrent_common::hash::{GroupId, InfoHash, OperationId, Sha1Hash};
+use mini_torrent_common::control::{INFO_PAGE_LENGTH, ListingId};
+use mini_torrent_common::hash::{GroupId, OperationId};
 use mini_torrent_common::tls::{Fingerprint, PublicKey};
 use std::collections::BTreeSet;
 use std::path::Path;
 use zeroize::Zeroizing;
-
-const LAB: GroupId = GroupId([7; 16]);
 
 async fn open(location: &Location) -> Store {
     Store::open(location).await.unwrap().0
@@ -33,16 +32,7 @@ async fn signed_in(store: &Store, name: &str) -> Actor {
 }
 
 async fn list(store: &Store, actor: Actor, name: &str, n_bytes: usize) -> ListingId {
-    let info = vec![5; n_bytes];
-    let draft = ListingDraft {
-        name: name.parse().unwrap(),
-        size: u64::MAX >> 1,
-        sha1: Sha1Hash([1; 20]),
-        sha256: Sha256Hash([2; 32]),
-        info_hash: InfoHash::of(&info),
-        info_length: n_bytes as u64,
-    };
-    let new = NewListing { group: LAB, draft, info: Arc::new(info), at_ms: 9 };
+    let new = new_listing(name, vec![5; n_bytes]);
     store.list_file(actor, new, Box::new(|_| Ok(())), |_, _| Ok(())).await.unwrap()
 }
 
