@@ -100,13 +100,17 @@ impl PartFile {
     pub(crate) fn recheck(&self, stop: &CancellationToken) -> io::Result<Bitfield> {
         let candidates = self.written_pieces()?;
         let next = AtomicU32::new(0);
-        let found = thread::scope(|scope| {
-            let workers: Vec<_> =
-                (0..RECHECK_THREADS).map(|_| scope.spawn(|| self.recheck_some(&candidates, &next, stop))).collect();
-            workers.into_iter().map(|worker| worker.join().unwrap_or_default()).collect::<Vec<_>>()
-        });
         let mut intact = Bitfield::none(self.geometry.n_pieces());
-        found.into_iter().flatten().for_each(|piece| {
+        let found = thread::scope(|scope| {
+            // This thread is one of them.
+            let n_others = RECHECK_THREADS.min(candidates.len()).saturating_sub(1);
+            let others: Vec<_> =
+                (0..n_others).map(|_| scope.spawn(|| self.recheck_some(&candidates, &next, stop))).collect();
+            let mut found = self.recheck_some(&candidates, &next, stop);
+            others.into_iter().for_each(|other| found.extend(other.join().unwrap_or_default()));
+            found
+        });
+        found.into_iter().for_each(|piece| {
             intact.insert(piece);
         });
         Ok(intact)

@@ -104,16 +104,20 @@ impl Owner {
         let name = TorrentName { info_hash, group: Some(download.file.group_id) };
         let plan = self.torrent_plan(name, info.geometry, purpose);
         let torrent = TorrentHandle::start(plan, self.reports.clone());
+        torrent.tell(Control::BufferBytes(self.buffer_bytes));
         self.ending.extend(self.fetching.insert(info_hash, torrent).map(TorrentHandle::stop));
         self.share_buffer();
     }
 
-    /// Divides what may be held in memory among the downloads.
-    pub(super) fn share_buffer(&self) {
+    /// Divides what may be held in memory among the downloads, and tells them when their part changes.
+    pub(super) fn share_buffer(&mut self) {
         let foreign = self.foreign.values().filter_map(ForeignEntry::fetching);
         let fetching: Vec<_> = self.fetching.values().chain(foreign).collect();
         let bytes = (BUFFER_BYTES / fetching.len().max(1) as u64).max(MIN_BUFFER_BYTES);
-        fetching.iter().for_each(|torrent| torrent.tell(Control::BufferBytes(bytes)));
+        if bytes != self.buffer_bytes {
+            fetching.iter().for_each(|torrent| torrent.tell(Control::BufferBytes(bytes)));
+            self.buffer_bytes = bytes;
+        }
     }
 
     /// Asks for the peers of every swarm in which something is wanted.

@@ -15,7 +15,8 @@ use super::announcer::{self, Announce};
 use super::foreign::ForeignEntry;
 use super::groups::Participation;
 use super::{
-    Answer, Finding, HOUSEKEEPING, MAILBOX, NodeInlets, NodePlan, NodeRequest, Reports, SHUTDOWN_PATIENCE, is_running,
+    Answer, BUFFER_BYTES, Finding, HOUSEKEEPING, MAILBOX, NodeInlets, NodePlan, NodeRequest, Reports,
+    SHUTDOWN_PATIENCE, is_running,
 };
 use crate::admission::Admissions;
 use crate::disk::Progress;
@@ -62,6 +63,8 @@ pub(super) struct Owner {
     pub(super) fetching: HashMap<InfoHash, TorrentHandle>,
     /// Downloads from foreign trackers, whoever is signed in.
     pub(super) foreign: BTreeMap<InfoHash, ForeignEntry>,
+    /// What each download may hold in memory.
+    pub(super) buffer_bytes: u64,
     /// Downloads whose progress is not kept yet.
     pub(super) unkept: BTreeSet<i64>,
     /// Stops reading changed shares again.
@@ -102,6 +105,7 @@ impl Owner {
             seeding: HashMap::new(),
             fetching: HashMap::new(),
             foreign: BTreeMap::new(),
+            buffer_bytes: BUFFER_BYTES,
             unkept: BTreeSet::new(),
             rechecking: Arc::default(),
             ending: Vec::new(),
