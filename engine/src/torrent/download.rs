@@ -16,6 +16,10 @@ const DUPLICATE_RETRY: Duration = Duration::from_millis(100);
 const SUGGESTIONS_MAX: usize = 64;
 /// So long after its last suggestion or block a peer is expected to suggest more, and nothing else is asked of it.
 const SUGGESTION_PATIENCE: Duration = Duration::from_millis(500);
+/// Requests go out when this part of the queue is free: each message of its own is a packet and wakes both sides.
+const TOP_UP_PART: usize = 8;
+/// The most requests that are waited for.
+const TOP_UP_MAX: usize = 16;
 /// Late blocks that one peer takes over at a time.
 const DUPLICATES_AT_ONCE: usize = 32;
 
@@ -26,6 +30,15 @@ impl Torrent {
             return;
         }
         for connection in self.connections_in_random_order() {
+            self.fill(now, connection);
+        }
+    }
+
+    /// Tops up the requests of a peer that brings blocks, several at a time.
+    fn top_up(&mut self, now: Instant, connection: ConnectionId) {
+        let Some(peer) = self.peers.get(&connection) else { return };
+        let target = peer.depth.target(&self.limits);
+        if peer.outstanding.len() + (target / TOP_UP_PART).clamp(1, TOP_UP_MAX) <= target {
             self.fill(now, connection);
         }
     }
@@ -202,7 +215,7 @@ impl Torrent {
                 }
             }
         }
-        self.fill(now, connection);
+        self.top_up(now, connection);
         Ok(())
     }
 
