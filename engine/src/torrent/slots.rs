@@ -1,39 +1,52 @@
-//! How many peers we serve at once: on a slow uplink few, so that pieces get through one after the other.
+//! How many peers we serve at once: few at first, and more as long as that brings more.
 //!
 //! Served all at once, the peers of a slow uplink wait for their pieces together, and until then none of them can pass
-//! anything on; and what we ourselves ask for waits behind what each of them has in its socket. Nobody tells us the
-//! rate of the uplink. What goes out while peers wait is its rate, or it is what they can take: with fewer served, each
-//! of them gets more in the first case only.
+//! anything on; what we ourselves ask for waits behind what each of them has in its socket; and each packet is small, for
+//! the kernel paces every connection by its own rate. Nobody tells us the rate of the uplink. Where what goes out is much
+//! for each that is served, there is room for others. Else it is tried now and then whether more are brought more.
 
 use super::Torrent;
 use std::time::{Duration, Instant};
 
+/// Peers that are served at once until it is known that more are of use.
+const SLOTS_FEW: usize = 6;
+/// With so many bytes a second for each that is served, there is room for others.
+const PLENTY_BYTES_PER_S: u64 = 5_000_000;
 /// How often the number is looked at while somebody asks.
-const REVIEW_INTERVAL: Duration = Duration::from_secs(1);
-/// In this time each of the peers that are served shall get a piece.
-const PIECE_TIME: Duration = Duration::from_secs(1);
-/// Fewest peers that are served at once.
-const SLOTS_MIN: usize = 2;
-/// Reviews until a cut is judged: in the first interval those that are served change.
-const TRIAL_REVIEWS: u32 = 2;
-/// How long all slots stay open after it turned out that it was not the uplink that was slow.
-const CUT_PAUSE: Duration = Duration::from_secs(60);
+const REVIEW_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the number stands until it is tried whether more slots bring more.
+const TRIAL_INTERVAL: Duration = Duration::from_secs(5);
+/// The same after a trial that brought nothing.
+const TRIAL_PAUSE: Duration = Duration::from_secs(60);
+/// How long a trial takes.
+const TRIAL_TIME: Duration = Duration::from_secs(2);
 
 /// The upload slots in use, and what their number is judged by.
 #[derive(Debug)]
 pub(crate) struct Slots {
     n: usize,
+    max: usize,
+    /// How many there was room for at the last review.
+    n_plenty: usize,
     pub(super) next_review: Option<Instant>,
     /// When requests were first waiting, or at the last look, and the bytes uploaded until then.
     last_look: Option<(Instant, u64)>,
-    /// Of a cut on trial: the bytes that each peer got before it, and the reviews since.
-    trial: Option<(u64, u32)>,
-    no_cut_before: Option<Instant>,
+    trial: Option<Trial>,
+    next_trial: Option<Instant>,
+}
+
+/// More slots than before, to see what they bring.
+#[derive(Debug)]
+struct Trial {
+    n_before: usize,
+    bytes_per_s_before: u64,
+    until: Instant,
 }
 
 impl Slots {
-    pub(super) fn new(n: usize) -> Self {
-        Self { n, next_review: None, last_look: None, trial: None, no_cut_before: None }
+    pub(super) fn new(max: usize) -> Self {
+        let n = SLOTS_FEW.min(max);
+        Self { n, max, n_plenty: 0, next_review: None, last_look: None, trial: None, next_trial: None }
     }
 
     /// Peers that may be served at once.
@@ -46,25 +59,31 @@ impl Slots {
         most.min(self.n.div_ceil(2))
     }
 
-    /// The number of slots for an uplink that brings so many pieces in [`PIECE_TIME`] to so many peers.
-    fn review(&mut self, now: Instant, n_pieces: usize, bytes: u64, n_served: usize, max: usize) {
-        let each = bytes / u64::try_from(n_served.max(1)).unwrap_or(u64::MAX);
-        if let Some((each_before, n_reviews)) = self.trial.take() {
-            if n_reviews < TRIAL_REVIEWS {
-                self.trial = Some((each_before, n_reviews + 1));
-            } else if each < each_before / 4 * 5 {
-                self.n = max;
-                self.no_cut_before = Some(now + CUT_PAUSE);
-            }
-            return;
+    /// The number of slots for an uplink that brings so much; others may be waiting for one.
+    fn review(&mut self, now: Instant, bytes_per_s: u64, is_wanted: bool) {
+        let n_plenty = usize::try_from(bytes_per_s / PLENTY_BYTES_PER_S).unwrap_or(usize::MAX);
+        // Twice in a row, for at first the sockets take more than the uplink.
+        let n_sure = n_plenty.min(std::mem::replace(&mut self.n_plenty, n_plenty));
+        if n_sure > self.n {
+            self.n = n_sure.min(self.max);
+            self.trial = None;
         }
-        let n = n_pieces.max(SLOTS_MIN).min(max);
-        let is_cut = n < self.n && n * 3 / 2 <= n_served;
-        if is_cut && self.no_cut_before.is_none_or(|at| at <= now) {
-            self.trial = Some((each, 1));
-            self.n = n;
-        } else if n > self.n {
-            self.n = n;
+        let next_trial = *self.next_trial.get_or_insert(now + TRIAL_INTERVAL);
+        match self.trial.take() {
+            Some(trial) if now < trial.until => self.trial = Some(trial),
+            Some(trial) => {
+                let brought_more = bytes_per_s >= trial.bytes_per_s_before / 8 * 9;
+                self.next_trial = Some(now + if brought_more { TRIAL_INTERVAL } else { TRIAL_PAUSE });
+                if !brought_more {
+                    self.n = trial.n_before;
+                }
+            }
+            None if is_wanted && now >= next_trial && self.n < self.max => {
+                let until = now + TRIAL_TIME;
+                self.trial = Some(Trial { n_before: self.n, bytes_per_s_before: bytes_per_s, until });
+                self.n = (self.n * 3).div_ceil(2).min(self.max);
+            }
+            None => {}
         }
     }
 }
@@ -82,30 +101,21 @@ impl Torrent {
 
     /// Sets the number of slots by what went out since the last look.
     pub(super) fn review_slots(&mut self, now: Instant) {
-        let max = self.limits.upload_slots;
-        let n_served = self.peers.values().filter(|peer| peer.is_unchoked && peer.is_interested).count();
         let is_busy = self.peers.values().any(|peer| peer.uploads.len() > 0);
         let sent_bytes = self.upload.total_bytes();
         self.slots.next_review = None;
-        let n_before = self.slots.n;
-        match self.slots.last_look.take() {
-            Some((since, sent_before)) if is_busy => {
-                self.see_to_slots(now);
-                let elapsed = now.saturating_duration_since(since).as_millis().max(1);
-                let bytes = u128::from(sent_bytes - sent_before) * PIECE_TIME.as_millis() / elapsed;
-                let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-                let n_pieces = bytes.div_ceil(self.geometry.piece_length().into());
-                let n_pieces = usize::try_from(n_pieces).unwrap_or(usize::MAX);
-                self.slots.review(now, n_pieces, bytes, n_served, max);
-            }
-            // Nobody waits: there is room for everybody.
-            _ => self.slots.n = max,
+        if let Some((since, sent_before)) = self.slots.last_look.take()
+            && (is_busy || sent_bytes > sent_before)
+        {
+            self.see_to_slots(now);
+            let elapsed = now.saturating_duration_since(since).as_millis().max(1);
+            let bytes_per_s = u128::from(sent_bytes - sent_before) * 1000 / elapsed;
+            let is_wanted = self.peers.values().any(|peer| peer.is_interested && !peer.is_unchoked);
+            let bytes_per_s = u64::try_from(bytes_per_s).unwrap_or(u64::MAX);
+            self.slots.review(now, bytes_per_s, is_wanted);
         }
-        if self.slots.n < n_before {
-            self.choke_round(now);
-        } else {
-            self.deal_free_slots(now);
-        }
+        // With fewer, those that are served stay until the next round: what they asked for is on its way.
+        self.deal_free_slots(now);
     }
 }
 
@@ -114,25 +124,48 @@ impl Torrent {
 mod tests {
     use super::*;
 
+    const MAX: usize = 16;
+
+    /// Reviews every half second from one time to another, with a rate that follows the number of slots.
+    fn review(slots: &mut Slots, seconds: std::ops::Range<u64>, origin: Instant, rate: impl Fn(usize) -> u64) {
+        for half in seconds.start * 2..seconds.end * 2 {
+            let rate = rate(slots.n());
+            slots.review(origin + Duration::from_millis(half * 500), rate, true);
+        }
+    }
+
     #[test]
-    fn a_slow_uplink_serves_few_and_slow_peers_are_all_served() {
-        let start = Instant::now();
-        let second = |n| start + Duration::from_secs(n);
-        let mut slots = Slots::new(16);
-        slots.review(second(1), 2, 1_000_000, 7, 16);
-        assert_eq!(slots.n(), 2);
-        slots.review(second(2), 1, 200_000, 2, 16);
-        assert_eq!(slots.n(), 2, "too early to judge");
-        slots.review(second(3), 2, 1_000_000, 2, 16);
-        assert_eq!(slots.n(), 2, "each gets more than before");
-        slots.review(second(4), 10, 5_000_000, 2, 16);
-        assert_eq!(slots.n(), 10);
-        slots.review(second(5), 2, 1_000_000, 10, 16);
-        slots.review(second(6), 1, 200_000, 2, 16);
-        assert_eq!(slots.n(), 2);
-        slots.review(second(7), 1, 200_000, 2, 16);
-        assert_eq!(slots.n(), 16, "they get no more than before: they cannot take more");
-        slots.review(second(8), 2, 1_000_000, 10, 16);
-        assert_eq!(slots.n(), 16, "which is not tried again soon");
+    fn a_fast_uplink_has_room_for_many_at_once() {
+        let mut slots = Slots::new(MAX);
+        assert_eq!(slots.n(), SLOTS_FEW);
+        slots.review(Instant::now(), 100_000_000, true);
+        assert_eq!(slots.n(), SLOTS_FEW, "once may be what the sockets took");
+        slots.review(Instant::now(), 100_000_000, true);
+        assert_eq!(slots.n(), MAX);
+    }
+
+    #[test]
+    fn a_slow_uplink_serves_few_but_for_a_trial_now_and_then() {
+        let (mut slots, origin) = (Slots::new(MAX), Instant::now());
+        review(&mut slots, 0..5, origin, |_| 10_000_000);
+        assert_eq!(slots.n(), SLOTS_FEW);
+        review(&mut slots, 5..6, origin, |_| 10_000_000);
+        assert_eq!(slots.n(), 9, "it is tried");
+        review(&mut slots, 6..60, origin, |_| 10_000_000);
+        assert_eq!(slots.n(), SLOTS_FEW, "which brought nothing, so it is not tried again soon");
+    }
+
+    #[test]
+    fn slow_peers_are_all_served_in_the_end() {
+        let (mut slots, origin) = (Slots::new(MAX), Instant::now());
+        review(&mut slots, 0..40, origin, |n| 100_000 * n as u64);
+        assert_eq!(slots.n(), MAX);
+    }
+
+    #[test]
+    fn without_room_there_is_none() {
+        let mut slots = Slots::new(0);
+        review(&mut slots, 0..10, Instant::now(), |_| 100_000_000);
+        assert_eq!(slots.n(), 0);
     }
 }
