@@ -14,15 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tun_rs::{DeviceBuilder, SyncDevice};
+use tun_rs::{DeviceBuilder, SyncDevice, VIRTIO_NET_HDR_LEN};
 
-/// The device of each host.
+/// What each host calls its device.
 const DEVICE: &str = "tun0";
 /// How much of a transfer's start is not counted where only the bulk is, in bytes: all connections stand by then.
 pub const FIRST_BYTES: u64 = 1 << 20;
 /// Longest packet that a device gives, with the header in front of it, in bytes.
 const MAX_PACKET_LENGTH: usize = 66_000;
-/// Longest packet that is not cut before the wire, in bytes: longer ones would be bursts.
+/// Longest packet before it is cut, in bytes: longer ones would be bursts.
 const MAX_WHOLE_LENGTH: usize = 16_384;
 /// Packets that are taken of one device before the others have their turn.
 const BATCH: usize = 16;
@@ -108,13 +108,31 @@ impl Network {
     }
 }
 
+/// The other end of a host's device. Its packets begin with the header that says how they are to be cut and checked.
+struct Device {
+    tun: SyncDevice,
+    /// How much of that header the system leaves out, because it has cut and summed already.
+    n_left_out: usize,
+}
+
+impl Device {
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<Vec<u8>> {
+        buffer[..self.n_left_out].fill(0);
+        let n = self.tun.recv(&mut buffer[self.n_left_out..])?;
+        Ok(buffer[..self.n_left_out + n].to_vec())
+    }
+
+    fn send(&self, packet: &[u8]) -> io::Result<usize> {
+        self.tun.send(&packet[self.n_left_out..])
+    }
+}
+
 /// A host's device and the way through it to all others.
-fn open_device(host: &Host, shape: &Shape) -> Result<SyncDevice, String> {
-    let build = || DeviceBuilder::new().name(DEVICE).offload(true).enable(false).build_sync();
-    let device = host.run(build).map_err(|error| format!("no TUN device: {error}"))?;
-    device.set_nonblocking(true).map_err(|error| format!("a TUN device blocks: {error}"))?;
-    let cut = if shape.passes_whole { format!("gso_max_size {MAX_WHOLE_LENGTH}") } else { "gso_max_segs 1".into() };
-    host.ip(&format!("link set {DEVICE} mtu 1500 txqueuelen 1000 {cut}"))?;
+fn open_device(host: &Host, shape: &Shape) -> Result<Device, String> {
+    let build = || DeviceBuilder::new().name(DEVICE).offload(shape.passes_whole).enable(false).build_sync();
+    let tun = host.run(build).map_err(|error| format!("no TUN device: {error}"))?;
+    tun.set_nonblocking(true).map_err(|error| format!("a TUN device blocks: {error}"))?;
+    host.ip(&format!("link set {DEVICE} mtu 1500 txqueuelen 1000 gso_max_size {MAX_WHOLE_LENGTH}"))?;
     host.plug_in(DEVICE)?;
     let congestion = match shape.congestion {
         Congestion::Bbr => "bbr",
@@ -122,7 +140,7 @@ fn open_device(host: &Host, shape: &Shape) -> Result<SyncDevice, String> {
     };
     // For each route, because a namespace may not change it for all.
     host.ip(&format!("route replace 10.0.0.0/24 dev {DEVICE} src {} congctl {congestion}", host.address()))?;
-    Ok(device)
+    Ok(Device { tun, n_left_out: if shape.passes_whole { 0 } else { VIRTIO_NET_HDR_LEN } })
 }
 
 /// The thread that is all links; dropped, it ends.
@@ -139,7 +157,7 @@ struct Shared {
 }
 
 impl Emulator {
-    fn start(devices: Vec<SyncDevice>, mut paths: Paths) -> Self {
+    fn start(devices: Vec<Device>, mut paths: Paths) -> Self {
         let meters = Mutex::new(vec![Meter::default(); devices.len()]);
         let shared = Arc::new(Shared { meters, ended: AtomicBool::new(false) });
         let thread = std::thread::spawn({
@@ -172,7 +190,7 @@ impl Shared {
         self.meters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn run(&self, devices: &[SyncDevice], paths: &mut Paths) -> io::Result<()> {
+    fn run(&self, devices: &[Device], paths: &mut Paths) -> io::Result<()> {
         let start = Instant::now();
         let mut buffer = vec![0; MAX_PACKET_LENGTH];
         while !self.ended.load(Ordering::Relaxed) {
@@ -186,7 +204,7 @@ impl Shared {
     }
 
     /// Hands over what has arrived.
-    fn deliver(&self, devices: &[SyncDevice], paths: &mut Paths, start: Instant) {
+    fn deliver(&self, devices: &[Device], paths: &mut Paths, start: Instant) {
         while let Some((to, packet)) = paths.arrived(start.elapsed()) {
             // A host takes nothing before its device is up.
             if devices[to].send(&packet).is_ok() {
@@ -203,14 +221,14 @@ impl Shared {
     fn collect(
         &self,
         from: usize,
-        device: &SyncDevice,
+        device: &Device,
         paths: &mut Paths,
         start: Instant,
         buffer: &mut [u8],
     ) -> io::Result<()> {
         for _ in 0..BATCH {
-            let packet = match device.recv(buffer) {
-                Ok(n) => buffer[..n].to_vec(),
+            let packet = match device.receive(buffer) {
+                Ok(packet) => packet,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
             };
@@ -222,8 +240,8 @@ impl Shared {
 }
 
 /// Waits so long for packets; which devices have some.
-fn readable(devices: &[SyncDevice], limit: Duration) -> io::Result<Vec<usize>> {
-    let mut polled: Vec<PollFd<'_>> = devices.iter().map(|device| PollFd::new(device, PollFlags::IN)).collect();
+fn readable(devices: &[Device], limit: Duration) -> io::Result<Vec<usize>> {
+    let mut polled: Vec<PollFd<'_>> = devices.iter().map(|device| PollFd::new(&device.tun, PollFlags::IN)).collect();
     let limit = Timespec { tv_sec: 0, tv_nsec: limit.subsec_nanos().into() };
     match poll(&mut polled, Some(&limit)) {
         Ok(_) | Err(rustix::io::Errno::INTR) => {}
