@@ -17,7 +17,8 @@ help:
 	@echo "make demo     build, then play the main job on loopback: a tracker, three clients, one file"
 	@echo "make test     everything that must pass: format, lints, docs, all tests"
 	@echo "make bench    measure what docs/benchmarks.md lists"
-	@echo "make bench-full  the same, and transfers beside aria2 and libtorrent, as far as they are installed"
+	@echo "make bench-full  the same, and transfers beside aria2 and libtorrent, as far as they are installed;"
+	@echo "              as root also over emulated links"
 	@echo "make torture  kill trackers, seeders and leechers at hundreds of seeded moments"
 	@echo "make fuzz     feed each parser that faces the network for a minute"
 	@echo "make build    the release binaries, in target/release"
@@ -46,7 +47,7 @@ bench: build
 	target/release/bench
 
 bench-full: bench
-	target/release/bench -n 5 S1 S2 S3 S6
+	target/release/bench -n 5 S1 S2 S3 S4 S5 S5c S6
 
 torture: build
 	target/release/torture

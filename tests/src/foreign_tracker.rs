@@ -3,10 +3,10 @@
 use crate::waiting::eventually;
 use mini_torrent_common::announce::{AnnounceRequest, Contact, Counts, Event, Reply};
 use mini_torrent_common::hash::PeerId;
+use rustix::net::{Shutdown, shutdown};
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -31,6 +31,7 @@ pub enum Answers {
 #[derive(Debug)]
 pub struct ForeignTracker {
     address: SocketAddr,
+    listener: Arc<TcpListener>,
     shared: Arc<Shared>,
     accepting: Option<JoinHandle<()>>,
 }
@@ -40,36 +41,32 @@ struct Shared {
     answers: Answers,
     asked: Mutex<Vec<AnnounceRequest>>,
     peers: Mutex<BTreeMap<PeerId, SocketAddr>>,
-    ended: AtomicBool,
 }
 
 impl ForeignTracker {
     /// Starts one on a free port of loopback.
+    pub fn start(answers: Answers) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), answers)
+    }
+
+    /// Starts one on a free port of this address.
     ///
     /// # Panics
     /// When the system refuses.
-    pub fn start(answers: Answers) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    pub fn start_at(address: IpAddr, answers: Answers) -> Self {
+        let listener = Arc::new(TcpListener::bind((address, 0)).expect("a free port"));
         let address = listener.local_addr().expect("a bound listener");
-        let shared = Arc::new(Shared {
-            answers,
-            asked: Mutex::default(),
-            peers: Mutex::default(),
-            ended: AtomicBool::new(false),
-        });
+        let shared = Arc::new(Shared { answers, asked: Mutex::default(), peers: Mutex::default() });
         let accepting = std::thread::spawn({
-            let shared = Arc::clone(&shared);
+            let (listener, shared) = (Arc::clone(&listener), Arc::clone(&shared));
             move || {
-                for stream in listener.incoming().flatten() {
-                    if shared.ended.load(Ordering::Relaxed) {
-                        return;
-                    }
+                while let Ok((stream, _)) = listener.accept() {
                     // A client that goes away has what it wants.
                     let _ = shared.serve(stream);
                 }
             }
         });
-        Self { address, shared, accepting: Some(accepting) }
+        Self { address, listener, shared, accepting: Some(accepting) }
     }
 
     /// Where torrents say that it is.
@@ -91,9 +88,8 @@ impl ForeignTracker {
 
 impl Drop for ForeignTracker {
     fn drop(&mut self) {
-        self.shared.ended.store(true, Ordering::Relaxed);
-        // Wakes it up.
-        if TcpStream::connect(self.address).is_ok()
+        // Wakes up the thread that accepts, also where nothing can be sent to its address.
+        if shutdown(&*self.listener, Shutdown::Both).is_ok()
             && let Some(accepting) = self.accepting.take()
         {
             let _ = accepting.join();

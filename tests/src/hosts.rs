@@ -1,18 +1,89 @@
-//! Two hosts of a network on one machine: network namespaces with a cable between them. What runs on one reaches the
-//! other by the cable alone.
+//! Hosts of a network on one machine: network namespaces. Two of them with a cable between them are here; what runs on one
+//! reaches the other by the cable alone.
 
 use crate::scene::Programs;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
 use tempfile::TempDir;
 
-/// The hosts; dropped, they are gone with all that runs on them.
+/// Where the system keeps named network namespaces.
+const NAMESPACES: &str = "/run/netns";
+
+/// A host with an address, and nothing yet that leads to others; dropped, it is gone.
+#[derive(Debug)]
+pub struct Host {
+    name: String,
+    address: Ipv4Addr,
+}
+
+impl Host {
+    /// The host with this number in a network of this name.
+    ///
+    /// # Errors
+    /// When this machine lets nobody make one; the text says why.
+    pub(crate) fn new(network: &str, nth: u8) -> Result<Self, String> {
+        let host = Self { name: format!("{network}-{nth}"), address: Ipv4Addr::new(10, 0, 0, nth + 1) };
+        ip(&["netns", "add", &host.name])?;
+        host.ip("link set lo up")?;
+        Ok(host)
+    }
+
+    /// Its address.
+    pub fn address(&self) -> IpAddr {
+        self.address.into()
+    }
+
+    /// What runs a program on it: the words of a command that stand before the program.
+    pub fn enter(&self) -> [&str; 5] {
+        ["ip", "netns", "exec", &self.name, "env"]
+    }
+
+    /// Does something on the host: sockets that it opens and programs that it starts are there, and stay.
+    ///
+    /// # Panics
+    /// When the system refuses, and when `act` does.
+    pub fn run<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        // A thread of its own, since a namespace is a thread's.
+        let on_host = || {
+            let namespace = File::open(Path::new(NAMESPACES).join(&self.name)).expect("the host is there");
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).expect("an own namespace");
+            act()
+        };
+        thread::scope(|scope| scope.spawn(on_host).join()).unwrap_or_else(|panic| resume_unwind(panic))
+    }
+
+    /// Gives it this device, up, with its address on it.
+    pub(crate) fn plug_in(&self, device: &str) -> Result<(), String> {
+        self.ip(&format!("address add {}/24 dev {device}", self.address))?;
+        self.ip(&format!("link set {device} up"))
+    }
+
+    /// Runs `ip` on it, with these words.
+    pub(crate) fn ip(&self, words: &str) -> Result<(), String> {
+        let words: Vec<&str> = ["-n", &self.name].into_iter().chain(words.split(' ')).collect();
+        ip(&words)
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        // One that was never made cannot be removed.
+        let _ = ip(&["netns", "delete", &self.name]);
+    }
+}
+
+/// The two hosts; dropped, they are gone with all that runs on them.
 #[derive(Debug)]
 pub struct Hosts {
-    names: [String; 2],
+    hosts: [Host; 2],
     /// Where the programs that enter a host lie.
     directory: TempDir,
 }
@@ -26,32 +97,22 @@ impl Hosts {
     /// # Panics
     /// When there is no room for a temporary directory.
     pub fn two() -> Result<Self, String> {
-        static N_PAIRS: AtomicU32 = AtomicU32::new(0);
-        let pair = format!("mini-torrent-{}-{}", std::process::id(), N_PAIRS.fetch_add(1, Ordering::Relaxed));
-        let names = ["near", "far"].map(|name| format!("{pair}-{name}"));
+        let network = network_name();
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let hosts = Self { names, directory };
-        let [near, far] = hosts.names.each_ref().map(String::as_str);
-        ip(&["netns", "add", near])?;
-        ip(&["netns", "add", far])?;
-        ip(&["-n", near, "link", "add", "cable", "type", "veth", "peer", "name", "cable", "netns", far])?;
-        for nth in 0..2 {
-            let (name, address) = (hosts.names[nth].as_str(), format!("{}/24", hosts.address(nth)));
-            ip(&["-n", name, "address", "add", &address, "dev", "cable"])?;
-            ip(&["-n", name, "link", "set", "cable", "up"])?;
-            ip(&["-n", name, "link", "set", "lo", "up"])?;
-        }
-        Ok(hosts)
+        let hosts = [Host::new(&network, 0)?, Host::new(&network, 1)?];
+        hosts[0].ip(&format!("link add cable type veth peer name cable netns {}", hosts[1].name))?;
+        hosts.iter().try_for_each(|host| host.plug_in("cable"))?;
+        Ok(Self { hosts, directory })
     }
 
     /// The address of the first or the second one.
     pub fn address(&self, nth: usize) -> IpAddr {
-        Ipv4Addr::new(10, 0, 0, if nth == 0 { 1 } else { 2 }).into()
+        self.hosts[nth].address()
     }
 
     /// What runs a program on the first or the second one: the words of a command that stand before it.
     pub fn enter(&self, nth: usize) -> [&str; 5] {
-        ["ip", "netns", "exec", &self.names[nth], "env"]
+        self.hosts[nth].enter()
     }
 
     /// Plugs the cable in or out.
@@ -60,7 +121,7 @@ impl Hosts {
     /// When the system refuses.
     pub fn connect(&self, plugged: bool) {
         let state = if plugged { "up" } else { "down" };
-        ip(&["-n", &self.names[0], "link", "set", "cable", state]).expect("a cable of our own");
+        self.hosts[0].ip(&format!("link set cable {state}")).expect("a cable of our own");
     }
 
     /// The programs, to be run on the first or the second one.
@@ -71,7 +132,8 @@ impl Hosts {
         let on_host = |program: &Path| {
             let name = program.file_name().expect("a program has a name");
             let path = self.directory.path().join(format!("{nth}-{}", name.display()));
-            let script = format!("#!/bin/sh\nexec ip netns exec {} '{}' \"$@\"\n", self.names[nth], program.display());
+            let enter = self.enter(nth).join(" ");
+            let script = format!("#!/bin/sh\nexec {enter} '{}' \"$@\"\n", program.display());
             std::fs::write(&path, script).expect("a script can be written");
             std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).expect("an own file");
             path
@@ -80,13 +142,10 @@ impl Hosts {
     }
 }
 
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        for name in &self.names {
-            // One that was never made cannot be removed.
-            let _ = ip(&["netns", "delete", name]);
-        }
-    }
+/// A name for a network that no other process and no other network of this one has.
+pub(crate) fn network_name() -> String {
+    static N_NETWORKS: AtomicU32 = AtomicU32::new(0);
+    format!("mini-torrent-{}-{}", std::process::id(), N_NETWORKS.fetch_add(1, Ordering::Relaxed))
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {

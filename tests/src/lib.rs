@@ -13,6 +13,7 @@ pub mod files;
 pub mod foreign_tracker;
 pub mod hosts;
 pub mod kill_points;
+pub mod links;
 pub mod postgres;
 pub mod running;
 pub mod scene;

@@ -4,7 +4,7 @@
 use crate::running::Running;
 use crate::scene::Scene;
 use crate::waiting::{eventually_within, found_within, skipped};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -187,26 +187,33 @@ impl SwarmProgram {
     }
 
     /// Starts one whose files are all in `place`.
-    pub fn start_seeder(self, scene: &Scene, place: &Path, port: u16, torrents: &[PathBuf]) -> Running {
+    pub fn start_seeder(self, scene: &Scene, place: &Path, listen: SocketAddr, torrents: &[PathBuf]) -> Running {
         let trusting = ["--bt-seed-unverified=true", "--check-integrity=false"];
-        self.start(scene, place, port, torrents, &trusting)
+        self.start(scene, place, listen, torrents, &trusting)
     }
 
     /// Starts one that fetches everything into `place`.
-    pub fn start_leecher(self, scene: &Scene, place: &Path, port: u16, torrents: &[PathBuf]) -> Running {
+    pub fn start_leecher(self, scene: &Scene, place: &Path, listen: SocketAddr, torrents: &[PathBuf]) -> Running {
         let hook = place.join("hook");
         let script = format!("#!/bin/sh\necho >>'{}'\n", place.join(COMPLETED).display());
         std::fs::write(&hook, script).expect("a script can be written");
         std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o700)).expect("an own file");
         let option = format!("--on-bt-download-complete={}", hook.display());
-        self.start(scene, place, port, torrents, &[&option])
+        self.start(scene, place, listen, torrents, &[&option])
     }
 
-    fn start(self, scene: &Scene, place: &Path, port: u16, torrents: &[PathBuf], aria2_options: &[&str]) -> Running {
+    fn start(
+        self,
+        scene: &Scene,
+        place: &Path,
+        listen: SocketAddr,
+        torrents: &[PathBuf],
+        aria2_options: &[&str],
+    ) -> Running {
         let profile = if self == Self::LibtorrentTuned { "tuned" } else { "default" };
         let mut command = match self {
             Self::Aria2 => {
-                let mut command = aria2(port, place);
+                let mut command = aria2(listen.port(), place);
                 command.args(["--enable-dht=false", "--bt-min-crypto-level=plain", "--console-log-level=warn"]);
                 command.args(["--file-allocation=none", "--disk-cache=64M"]);
                 command.args(["-j", &torrents.len().to_string(), &format!("--bt-max-open-files={}", torrents.len())]);
@@ -216,7 +223,7 @@ impl SwarmProgram {
             Self::Libtorrent | Self::LibtorrentTuned => {
                 let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("stock/libtorrent_swarm.py");
                 let mut command = Command::new(python());
-                command.arg(script).args([profile, &port.to_string()]).arg(place);
+                command.arg(script).args([profile, &listen.to_string()]).arg(place);
                 command
             }
         };

@@ -1,6 +1,6 @@
 """libtorrent for the benchmarks: seeds what is complete in DIRECTORY, fetches the rest, and says when all is there.
 
-usage: libtorrent_swarm.py default|tuned PORT DIRECTORY TORRENT...
+usage: libtorrent_swarm.py default|tuned ADDRESS:PORT DIRECTORY TORRENT...
 
 Plain text, TCP, no search for peers but by the torrents' trackers. "tuned" is what was found fastest on loopback: deep
 request queues, two hashing threads, a send buffer of 3 MiB, everybody unchoked.
@@ -10,9 +10,9 @@ import sys
 
 import libtorrent as lt
 
-profile, port, directory = sys.argv[1:4]
+profile, listen, directory = sys.argv[1:4]
 settings = {
-    "listen_interfaces": f"127.0.0.1:{port}",
+    "listen_interfaces": listen,
     "enable_dht": False,
     "enable_lsd": False,
     "enable_upnp": False,

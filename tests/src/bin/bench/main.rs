@@ -8,7 +8,9 @@ mod accounts;
 mod announces;
 mod failover;
 mod figures;
+mod ground;
 mod hashing;
+mod links;
 mod members;
 mod pinning;
 mod rivals;
@@ -49,7 +51,7 @@ struct Options {
     #[arg(long, default_value_t = 1000)]
     clients: usize,
     /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins encryption handshakes revocations
-    /// login-timing flood announces trackers failover; by name alone: S1 S2 S3 S6 herd
+    /// login-timing flood announces trackers failover; by name alone: S1 S2 S3 S4 S5 S5c S6 herd
     cases: Vec<String>,
 }
 
@@ -78,7 +80,7 @@ struct Case {
     only_named: bool,
 }
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 23] = [
     Case { name: "1:1", run: transfers::one_to_one, once: false, only_named: false },
     Case { name: "4:1", run: transfers::four_to_one, once: false, only_named: false },
     Case { name: "1:8", run: transfers::one_to_eight, once: false, only_named: false },
@@ -97,6 +99,9 @@ const CASES: [Case; 20] = [
     Case { name: "S1", run: rivals::s1, once: false, only_named: true },
     Case { name: "S2", run: rivals::s2, once: false, only_named: true },
     Case { name: "S3", run: rivals::s3, once: false, only_named: true },
+    Case { name: "S4", run: links::s4, once: false, only_named: true },
+    Case { name: "S5", run: links::s5, once: false, only_named: true },
+    Case { name: "S5c", run: links::s5c, once: false, only_named: true },
     Case { name: "S6", run: rivals::s6, once: false, only_named: true },
     Case { name: "herd", run: failover::herd, once: true, only_named: true },
 ];
