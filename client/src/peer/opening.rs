@@ -1,8 +1,7 @@
 //! The first words between peers: tickets, then which torrent, then messages (design §5).
 //!
-//! The dialler compares the key and shows its ticket, with the BitTorrent handshake behind it, which says no more than the
-//! tracker told that key's holder. The acceptor sends nothing before it has accepted the ticket, and answers with its own and
-//! its handshake. Nothing else is said before each side has accepted the other's ticket. Whatever is not as it should be
+//! The dialler compares the key and shows its ticket; the acceptor sends nothing before it has accepted that,
+//! and answers with its own. Only then does the BitTorrent handshake follow. Whatever is not as it should be
 //! closes the connection without a word, so all refusals look alike from outside. An ordinary client has neither key
 //! nor ticket: it begins with the BitTorrent handshake, and the address that it comes from admits it (design §7).
 
@@ -209,14 +208,13 @@ impl Opener {
             if transport.key != Some(key) {
                 return Err(PeerError::OtherPeer);
             }
-            write_ticket(&mut transport, &own_ticket).await?;
-            self.write_handshake(&mut transport, info_hash).await?;
+            send_ticket(&mut transport, &own_ticket).await?;
             let signed = read_ticket(&mut transport).await?;
             let ticket = self.judge(&signed, key)?;
             if ticket.group != group {
                 return Err(PeerError::OtherGroup);
             }
-            let theirs = confirmed(&mut transport, info_hash).await?;
+            let theirs = self.shake_hands(&mut transport, info_hash).await?;
             Ok(open(transport, Credential::Ticket(Box::new(ticket)), theirs, Direction::Dialled))
         };
         timeout(HANDSHAKE_TIMEOUT, opening).await?
@@ -232,22 +230,19 @@ impl Opener {
         let stream = timeout(CONNECT_TIMEOUT, connect(address, self.own_ip)).await??;
         stream.set_nodelay(true)?;
         let mut transport = unproven(stream, address, place);
-        let shaking = async {
-            self.write_handshake(&mut transport, torrent.info_hash).await?;
-            confirmed(&mut transport, torrent.info_hash).await
-        };
-        let theirs = timeout(HANDSHAKE_TIMEOUT, shaking).await??;
+        let theirs = timeout(HANDSHAKE_TIMEOUT, self.shake_hands(&mut transport, torrent.info_hash)).await??;
         if theirs.peer_id == self.peer_id {
             return Err(PeerError::Own);
         }
         Ok(open(transport, Credential::Address(address.ip()), theirs, Direction::Dialled))
     }
 
-    /// Says which torrent is meant.
-    async fn write_handshake(&self, transport: &mut Transport, info_hash: InfoHash) -> Result<(), PeerError> {
-        let handshake = Handshake { info_hash, peer_id: self.peer_id, fast: true, extended: true };
-        transport.writer.write_all(&handshake.encode()).await?;
-        Ok(transport.writer.flush().await?)
+    /// Says which torrent is wanted, and has the other side confirm it.
+    async fn shake_hands(&self, transport: &mut Transport, info_hash: InfoHash) -> Result<Handshake, PeerError> {
+        transport.writer.write_all(&self.own_handshake(info_hash).encode()).await?;
+        transport.writer.flush().await?;
+        let theirs = read_handshake(transport).await?;
+        if theirs.info_hash == info_hash { Ok(theirs) } else { Err(PeerError::OtherTorrent) }
     }
 
     /// Admits a peer that dialled us and reads which torrent it wants.
@@ -268,8 +263,7 @@ impl Opener {
         let own_ticket = self.own_ticket(ticket.group).await?;
         // That may have waited, and brought news.
         self.admissions.borrow().check_again(&ticket, Moment::now())?;
-        write_ticket(&mut transport, &own_ticket).await?;
-        transport.writer.flush().await?;
+        send_ticket(&mut transport, &own_ticket).await?;
         let handshake = read_handshake(&mut transport).await?;
         Ok(Caller { transport, credential: Credential::Ticket(Box::new(ticket)), handshake })
     }
@@ -290,7 +284,8 @@ impl Opener {
     /// When the network fails.
     pub(crate) async fn answer(&self, caller: Caller) -> Result<OpenPeer, PeerError> {
         let Caller { mut transport, credential, handshake } = caller;
-        self.write_handshake(&mut transport, handshake.info_hash).await?;
+        transport.writer.write_all(&self.own_handshake(handshake.info_hash).encode()).await?;
+        transport.writer.flush().await?;
         Ok(open(transport, credential, handshake, Direction::Accepted))
     }
 
@@ -315,13 +310,17 @@ impl Opener {
         let stock = &self.admissions.borrow().stock;
         Ok(stock.judge_foreign(info_hash).or_else(|_| stock.judge_announced(info_hash, from))?)
     }
+
+    fn own_handshake(&self, info_hash: InfoHash) -> Handshake {
+        Handshake { info_hash, peer_id: self.peer_id, fast: true, extended: true }
+    }
 }
 
-/// Writes a ticket, to be sent with what follows.
-async fn write_ticket(transport: &mut Transport, ticket: &SignedTicket) -> Result<(), PeerError> {
+async fn send_ticket(transport: &mut Transport, ticket: &SignedTicket) -> Result<(), PeerError> {
     let bytes = ticket.as_bytes();
     let length = u16::try_from(bytes.len()).map_err(|_| TicketError::Oversized)?;
-    Ok(transport.writer.write_all(&[&length.to_be_bytes()[..], bytes].concat()).await?)
+    transport.writer.write_all(&[&length.to_be_bytes()[..], bytes].concat()).await?;
+    Ok(transport.writer.flush().await?)
 }
 
 /// A ticket on the wire: its length in two bytes, most significant first, and its bytes.
@@ -344,12 +343,6 @@ async fn read_handshake(transport: &mut Transport) -> Result<Handshake, PeerErro
     let mut bytes = [0; HANDSHAKE_LENGTH];
     transport.reader.read_exact(&mut bytes).await?;
     Handshake::decode(&bytes).ok_or(PeerError::OtherProtocol)
-}
-
-/// The handshake of the other side, which has to mean the same torrent.
-async fn confirmed(transport: &mut Transport, info_hash: InfoHash) -> Result<Handshake, PeerError> {
-    let theirs = read_handshake(transport).await?;
-    if theirs.info_hash == info_hash { Ok(theirs) } else { Err(PeerError::OtherTorrent) }
 }
 
 fn open(transport: Transport, credential: Credential, theirs: Handshake, direction: Direction) -> OpenPeer {
