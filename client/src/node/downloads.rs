@@ -104,7 +104,6 @@ impl Owner {
         let name = TorrentName { info_hash, group: Some(download.file.group_id) };
         let plan = self.torrent_plan(name, info.geometry, purpose);
         let torrent = TorrentHandle::start(plan, self.reports.clone());
-        torrent.tell(Control::BufferBytes(self.buffer_bytes));
         self.ending.extend(self.fetching.insert(info_hash, torrent).map(TorrentHandle::stop));
         self.share_buffer();
     }

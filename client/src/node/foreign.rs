@@ -188,9 +188,7 @@ impl Owner {
         let name = TorrentName { info_hash: download.info_hash, group: None };
         let foreign = Some(Foreign { raw_info: raw_info.clone(), private: info.private });
         let plan = TorrentPlan { foreign, ..self.torrent_plan(name, info.geometry, purpose) };
-        let torrent = TorrentHandle::start(plan, self.reports.clone());
-        torrent.tell(Control::BufferBytes(self.buffer_bytes));
-        Ok(torrent)
+        Ok(TorrentHandle::start(plan, self.reports.clone()))
     }
 
     /// Peers that stand in a magnet link. It may come from anybody, so they are not on our own machine, unless we are

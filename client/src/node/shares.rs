@@ -240,7 +240,8 @@ impl Owner {
 
     pub(super) fn torrent_plan(&self, name: TorrentName, geometry: Geometry, purpose: Purpose) -> TorrentPlan {
         let (own_key, opener, loopback) = (self.plan.own_key, self.plan.opener.clone(), self.loopback);
-        TorrentPlan { name, geometry, own_key, opener, loopback, foreign: None, purpose }
+        let buffer_bytes = self.buffer_bytes;
+        TorrentPlan { name, geometry, own_key, opener, loopback, buffer_bytes, foreign: None, purpose }
     }
 
     /// What a torrent has to say.

@@ -55,6 +55,8 @@ pub(crate) struct TorrentPlan {
     pub(crate) opener: Opener,
     /// Whether peers on loopback may be dialled: only where the tracker itself is there.
     pub(crate) loopback: bool,
+    /// What it may hold in memory until [`Control::BufferBytes`] says otherwise.
+    pub(crate) buffer_bytes: u64,
     /// What a foreign torrent gives to everybody. A group's torrent gives nothing of it: its metadata comes from the
     /// tracker, and so do its peers.
     pub(crate) foreign: Option<Foreign>,

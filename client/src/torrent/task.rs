@@ -132,6 +132,7 @@ impl Task {
     ) -> Self {
         let limits = engine::Limits {
             queued_requests: MAX_QUEUED_REQUESTS as usize,
+            buffered_bytes: plan.buffer_bytes,
             dial_timeout: peer::CONNECT_TIMEOUT + 2 * peer::HANDSHAKE_TIMEOUT,
             ..engine::Limits::default()
         };

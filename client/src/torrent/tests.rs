@@ -62,6 +62,7 @@ pub(super) fn plan(info: &Info, purpose: Purpose) -> TorrentPlan {
         own_key: identity.public(),
         opener,
         loopback: true,
+        buffer_bytes: 32 << 20,
         foreign: Some(Foreign { raw_info, private: info.private }),
         purpose,
     }
