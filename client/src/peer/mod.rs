@@ -1,8 +1,10 @@
 //! Connections to other peers: opening them to those who are admitted, and moving messages between the wire and a torrent.
 
+mod congestion;
 mod connection;
 mod frame;
 mod listener;
+mod low_water;
 mod opening;
 mod read_buffers;
 mod secret;

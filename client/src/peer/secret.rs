@@ -14,10 +14,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use super::PeerWriter;
+use super::congestion::WriteHalf;
 use super::frame::{Framing, lay_out};
+use super::low_water::ReadHalf;
 
 /// Encrypted bytes that are read from the socket at once, at most.
 const READ_AHEAD: usize = 256 * 1024;
@@ -44,7 +45,11 @@ pub(super) async fn establish(
     let secrets = connection.dangerous_extract_secrets().map_err(io::Error::other)?;
     let (sealer, opener) = records::halves(secrets).map_err(io::Error::other)?;
     let (read_half, write_half) = socket.into_split();
-    Ok((SecretReader::new(read_half, opener), SecretWriter::new(write_half, sealer), proven))
+    Ok((
+        SecretReader::new(ReadHalf::new(read_half), opener),
+        SecretWriter::new(WriteHalf::new(write_half), sealer),
+        proven,
+    ))
 }
 
 /// What the other side has proved in the handshake.
@@ -88,7 +93,7 @@ async fn send_pending(socket: &mut TcpStream, connection: &mut Connection) -> io
 
 /// The reading half: plain bytes of the records that have come.
 pub(super) struct SecretReader {
-    socket: OwnedReadHalf,
+    socket: ReadHalf,
     opener: RecordOpener,
     /// What was read from the socket, and where in it the bytes are that are still to be opened.
     buffer: Vec<u8>,
@@ -100,7 +105,7 @@ pub(super) struct SecretReader {
 }
 
 impl SecretReader {
-    fn new(socket: OwnedReadHalf, opener: RecordOpener) -> Self {
+    fn new(socket: ReadHalf, opener: RecordOpener) -> Self {
         // One record has room at least; a connection that carries more gets more.
         let buffer = vec![0; MAX_RECORD_LENGTH];
         Self { socket, opener, buffer, encrypted: 0..0, kept: Vec::new(), rest: 0..0, is_over: false }
@@ -143,8 +148,11 @@ impl SecretReader {
     fn poll_fill(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         self.buffer.copy_within(self.encrypted.clone(), 0);
         self.encrypted = 0..self.encrypted.len();
+        // What is missing of the record that has come in part.
+        let begun = records::record_length(&self.buffer[self.encrypted.clone()]);
+        let n_of_use = begun.ok().flatten().map_or(1, |length| length.saturating_sub(self.encrypted.len()));
         let mut room = ReadBuf::new(&mut self.buffer[self.encrypted.end..]);
-        ready!(Pin::new(&mut self.socket).poll_read(context, &mut room))?;
+        ready!(self.socket.poll_read(context, &mut room, n_of_use))?;
         let (n_read, is_full) = (room.filled().len(), room.remaining() == 0);
         self.encrypted.end += n_read;
         if is_full && self.buffer.len() < READ_AHEAD {
@@ -180,7 +188,7 @@ impl AsyncRead for SecretReader {
 
 /// The writing half: seals what it takes at once.
 pub(super) struct SecretWriter {
-    socket: OwnedWriteHalf,
+    socket: WriteHalf,
     sealer: RecordSealer,
     /// Sealed records that wait for the socket, and where in it the rest is.
     sealed: Vec<u8>,
@@ -188,7 +196,7 @@ pub(super) struct SecretWriter {
 }
 
 impl SecretWriter {
-    fn new(socket: OwnedWriteHalf, sealer: RecordSealer) -> Self {
+    fn new(socket: WriteHalf, sealer: RecordSealer) -> Self {
         Self { socket, sealer, sealed: Vec::new(), rest: 0..0 }
     }
 

@@ -1,25 +1,29 @@
 //! The seam between peers and the network: what carries their bytes, and whose key, if any, is at the other end.
 
+use futures_util::future::{Either, select};
 use mini_torrent_common::tls::{self, Identity, PublicKey};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::PeerError;
+use super::congestion::WriteHalf;
 use super::frame::Framing;
 use super::secret::establish;
 
 /// The first byte of a TLS connection: a handshake record.
 const TLS_HANDSHAKE: u8 = 0x16;
-/// What keeps a connection fast on a way that loses packets, where the system has it.
-const CONGESTION_CONTROL: &str = "bbr";
+/// How long the first packet of a connection may stay without an answer. The system sends it again only after a second
+/// (RFC 6298); to try another connection so soon is what RFC 8305 recommends between addresses.
+const SECOND_ATTEMPT_AFTER: Duration = Duration::from_millis(250);
 /// The first byte of a plain BitTorrent handshake: the length of its protocol's name.
 const PLAIN_HANDSHAKE: u8 = 19;
 
@@ -44,13 +48,6 @@ pub(crate) trait PeerWriter: AsyncWrite + Send + Unpin {
     /// Writes sealed bytes; how many.
     fn poll_write_sealed(&mut self, context: &mut Context<'_>, wire: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(self).poll_write(context, wire)
-    }
-}
-
-impl PeerWriter for OwnedWriteHalf {
-    fn reset_at_close(&self) {
-        // A socket that refuses is gone already.
-        let _ = self.as_ref().set_zero_linger();
     }
 }
 
@@ -97,7 +94,8 @@ impl Security {
         remote: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Result<Transport, PeerError> {
-        prepare(&stream)?;
+        // Requests are small and must not wait for more.
+        stream.set_nodelay(true)?;
         match self {
             Self::Plain { own_key } => plain(stream, *own_key, remote, place).await,
             Self::Tls { dialling, .. } => {
@@ -117,7 +115,8 @@ impl Security {
         remote: SocketAddr,
         place: OwnedSemaphorePermit,
     ) -> Result<Transport, PeerError> {
-        prepare(&stream)?;
+        // Requests are small and must not wait for more.
+        stream.set_nodelay(true)?;
         match self {
             Self::Plain { own_key } => plain(stream, *own_key, remote, place).await,
             Self::Tls { accepting, .. } => {
@@ -138,16 +137,6 @@ impl Security {
     }
 }
 
-/// Sets a connection up for peers.
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    // Requests are small and must not wait for more.
-    stream.set_nodelay(true)?;
-    // A lossy way costs it little, where the usual control takes each loss for congestion. Without it the usual one serves;
-    // who may not choose, or has none, is told so by the system, and that is all right.
-    let _ = rustix::net::sockopt::set_tcp_congestion(stream, CONGESTION_CONTROL);
-    Ok(())
-}
-
 /// Each side says its key, and neither proves it.
 async fn plain(
     mut stream: TcpStream,
@@ -164,7 +153,7 @@ async fn plain(
 /// What ordinary clients speak: the bare stream.
 pub(super) fn unproven(stream: TcpStream, remote: SocketAddr, place: OwnedSemaphorePermit) -> Transport {
     let (reader, writer) = stream.into_split();
-    Transport { reader: Box::new(reader), writer: Box::new(writer), remote, key: None, place }
+    Transport { reader: Box::new(reader), writer: Box::new(WriteHalf::new(writer)), remote, key: None, place }
 }
 
 async fn secret(
@@ -182,8 +171,26 @@ async fn secret(
     Ok(Transport { reader: Box::new(reader), writer: Box::new(writer), remote, key, place })
 }
 
-/// Opens a TCP connection, from `own` where that is a particular address of the same family.
+/// Opens a TCP connection, from `own` where that is a particular address of the same family. When its first packet stays
+/// without an answer, a second connection is tried beside it.
 pub(crate) async fn connect(remote: SocketAddr, own: IpAddr) -> io::Result<TcpStream> {
+    in_two_attempts(|| attempt(remote, own)).await
+}
+
+async fn in_two_attempts<T, F: Future<Output = io::Result<T>>>(attempt: impl Fn() -> F) -> io::Result<T> {
+    let mut first = pin!(attempt());
+    if let Ok(opened) = timeout(SECOND_ATTEMPT_AFTER, &mut first).await {
+        return opened;
+    }
+    let mut second = pin!(attempt());
+    match select(&mut first, &mut second).await {
+        Either::Left((Ok(opened), _)) | Either::Right((Ok(opened), _)) => Ok(opened),
+        Either::Left((Err(_), second)) => second.await,
+        Either::Right((Err(_), first)) => first.await,
+    }
+}
+
+async fn attempt(remote: SocketAddr, own: IpAddr) -> io::Result<TcpStream> {
     let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if !own.is_unspecified() && own.is_ipv4() == remote.is_ipv4() {
         socket.bind(SocketAddr::new(own, 0))?;
@@ -194,19 +201,32 @@ pub(crate) async fn connect(remote: SocketAddr, own: IpAddr) -> io::Result<TcpSt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::net::TcpListener;
+    use std::cell::Cell;
+    use std::future::pending;
 
-    /// The system says which ones anybody may choose.
-    #[tokio::test]
-    async fn a_way_that_loses_packets_is_prepared_for() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let usual = rustix::net::sockopt::tcp_congestion(&stream).unwrap();
-        prepare(&stream).unwrap();
-        let allowed = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_allowed_congestion_control").unwrap_or_default();
-        let chosen = rustix::net::sockopt::tcp_congestion(&stream).unwrap();
-        let is_allowed = allowed.split_whitespace().any(|name| name == CONGESTION_CONTROL);
-        assert!(chosen == CONGESTION_CONTROL || (chosen == usual && !is_allowed), "{chosen} of {allowed}");
-        assert!(stream.nodelay().unwrap());
+    /// Attempts that come to these ends, each after so many milliseconds, or never; which of them it was, and how many
+    /// there were.
+    async fn outcome(ends: [Option<(u64, bool)>; 2]) -> (io::Result<usize>, usize) {
+        let n_begun = Cell::new(0);
+        let opened = in_two_attempts(|| {
+            let n = n_begun.replace(n_begun.get() + 1);
+            async move {
+                let Some((after_ms, is_open)) = ends[n] else { return pending().await };
+                tokio::time::sleep(Duration::from_millis(after_ms)).await;
+                is_open.then_some(n).ok_or_else(|| io::ErrorKind::ConnectionRefused.into())
+            }
+        });
+        (opened.await, n_begun.get())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_without_an_answer_gets_another_one_beside_it() {
+        assert!(matches!(outcome([Some((100, true)), None]).await, (Ok(0), 1)));
+        assert!(matches!(outcome([Some((100, false)), None]).await, (Err(_), 1)), "an answer, if not the best");
+        assert!(matches!(outcome([None, Some((40, true))]).await, (Ok(1), 2)));
+        assert!(matches!(outcome([Some((400, true)), None]).await, (Ok(0), 2)), "slow is not lost");
+        assert!(matches!(outcome([Some((400, true)), Some((10, false))]).await, (Ok(0), 2)));
+        assert!(matches!(outcome([Some((300, false)), Some((200, true))]).await, (Ok(1), 2)));
+        assert!(matches!(outcome([Some((300, false)), Some((200, false))]).await, (Err(_), 2)));
     }
 }

@@ -1,0 +1,239 @@
+//! Which congestion control a connection to a peer uses, so that a way that loses packets stays fast.
+//!
+//! At first it is the system's own. The usual one takes each loss for congestion and halves the rate; that is right where
+//! packets are lost because a queue is full, which shows in the delay. Where packets are lost and the delay is near the
+//! least that was seen, it is the way that loses them, and the system is asked for BBR. That costs more for each packet,
+//! for it paces them, and so is not asked for before it is of use.
+
+use nix::sys::socket::{getsockopt, setsockopt, sockopt};
+use nix::{getsockopt_impl, libc, sockopt_impl};
+use std::ffi::OsString;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::io::AsyncWrite;
+use tokio::net::tcp::OwnedWriteHalf;
+
+use super::PeerWriter;
+
+/// What keeps a connection fast on a way that loses packets, where the system has it and lets us choose it.
+const FOR_LOSSES: &str = "bbr";
+/// What every system has (tcp(7)).
+const PLAIN: &str = "reno";
+/// How much may be sent and not yet acknowledged on a way that loses packets, where the system allows that: what comes
+/// behind a lost packet stays unacknowledged until that was sent again. The system itself takes this twice.
+const SEND_BUFFER: usize = 4 << 20;
+/// How much is written from one look at the connection to the next.
+const LOOK_INTERVAL_BYTES: usize = 256 * 1024;
+/// So many looks in a row have to find losses without a queue: one alone may be chance.
+const SURE_LOOKS: u32 = 2;
+/// A delay up to so much over the least one is none that a full queue makes, in microseconds.
+const JITTER_US: u32 = 2_000;
+
+/// The longest send buffer that may be asked for (socket(7)), and the longest that the system chooses (tcp(7)).
+const MAX_ASKED: &str = "/proc/sys/net/core/wmem_max";
+const MAX_TUNED: &str = "/proc/sys/net/ipv4/tcp_wmem";
+
+/// `struct tcp_info` of Linux up to `tcpi_total_retrans`, which every kernel in use has, in words (tcp(7)).
+type InfoWords = [u32; 26];
+/// Where `tcpi_rtt` is among them: the smoothed round trip, in microseconds.
+const RTT_WORD: usize = 17;
+/// Where `tcpi_total_retrans` is among them: segments that were sent again.
+const RETRANSMITTED_WORD: usize = 25;
+
+sockopt_impl!(
+    /// The state of a TCP connection.
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    InfoWords
+);
+
+/// What a look at a connection finds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Look {
+    rtt_us: u32,
+    n_retransmitted: u32,
+}
+
+/// What the looks at a connection have found.
+#[derive(Debug)]
+struct Losses {
+    last: Look,
+    least_rtt_us: u32,
+    n_sure: u32,
+}
+
+impl Losses {
+    fn new(first: Look) -> Self {
+        Self { last: first, least_rtt_us: first.rtt_us, n_sure: 0 }
+    }
+
+    /// Takes a look in; whether it is the way that loses packets.
+    fn is_the_way(&mut self, look: Look) -> bool {
+        self.least_rtt_us = self.least_rtt_us.min(look.rtt_us);
+        let near = (self.least_rtt_us / 4 * 5).saturating_add(JITTER_US);
+        let has_queue = look.rtt_us.max(self.last.rtt_us) > near;
+        let has_lost = look.n_retransmitted != self.last.n_retransmitted;
+        self.last = look;
+        match (has_lost, has_queue) {
+            (true, false) => self.n_sure += 1,
+            (true, true) => self.n_sure = 0,
+            (false, _) => {}
+        }
+        self.n_sure >= SURE_LOOKS
+    }
+}
+
+/// The writing half of a connection to a peer, with an eye on its losses.
+pub(super) struct WriteHalf {
+    socket: OwnedWriteHalf,
+    /// Until it is known whether the way loses packets.
+    losses: Option<Losses>,
+    written_since_look: usize,
+}
+
+impl WriteHalf {
+    pub(super) fn new(socket: OwnedWriteHalf) -> Self {
+        // A system that tells nothing leaves everything as it is.
+        let losses = look_at(&socket).map(Losses::new);
+        Self { socket, losses, written_since_look: 0 }
+    }
+
+    fn wrote(&mut self, n: usize) {
+        self.written_since_look += n;
+        if self.written_since_look < LOOK_INTERVAL_BYTES {
+            return;
+        }
+        self.written_since_look = 0;
+        let Some((losses, look)) = self.losses.as_mut().zip(look_at(&self.socket)) else { return };
+        if losses.is_the_way(look) {
+            prepare_for_losses(&self.socket);
+            self.losses = None;
+        }
+    }
+}
+
+/// Sets what helps where packets are lost. What the system has not or does not allow stays as it is.
+fn prepare_for_losses(socket: &OwnedWriteHalf) {
+    let socket = &socket.as_ref();
+    if getsockopt(socket, sockopt::TcpCongestion).is_ok_and(|current| current == FOR_LOSSES) {
+        // It starts over, for it takes losses among the first packets for the limit of the way.
+        let _ = setsockopt(socket, sockopt::TcpCongestion, &OsString::from(PLAIN));
+    }
+    let _ = setsockopt(socket, sockopt::TcpCongestion, &OsString::from(FOR_LOSSES));
+    if let Some(length) = send_buffer(number_in(MAX_ASKED), number_in(MAX_TUNED)) {
+        let _ = setsockopt(socket, sockopt::SndBuf, &length);
+    }
+}
+
+/// What to ask for, by what may be asked for and what the system itself goes up to. Asking ends its own tuning, so it has
+/// to bring more.
+fn send_buffer(max_asked: Option<usize>, max_tuned: Option<usize>) -> Option<usize> {
+    let length = SEND_BUFFER.min(max_asked?);
+    (length.saturating_mul(2) > max_tuned?).then_some(length)
+}
+
+/// The last number in a file of the system's settings.
+fn number_in(path: &str) -> Option<usize> {
+    std::fs::read_to_string(path).ok()?.split_whitespace().last()?.parse().ok()
+}
+
+/// The state of a connection, if the system tells it.
+fn look_at(socket: &OwnedWriteHalf) -> Option<Look> {
+    let words = getsockopt(&socket.as_ref(), TcpInfo).ok()?;
+    Some(Look { rtt_us: words[RTT_WORD], n_retransmitted: words[RETRANSMITTED_WORD] })
+}
+
+impl AsyncWrite for WriteHalf {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let n = ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
+        self.wrote(n);
+        Poll::Ready(Ok(n))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+impl PeerWriter for WriteHalf {
+    fn reset_at_close(&self) {
+        // A socket that refuses is gone already.
+        let _ = self.socket.as_ref().set_zero_linger();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Takes in looks of (delay in milliseconds, segments sent again so far) until the way is held to lose packets.
+    fn judge(looks: &[(u32, u32)]) -> bool {
+        let mut looks = looks.iter().map(|&(rtt_ms, n_retransmitted)| Look { rtt_us: rtt_ms * 1000, n_retransmitted });
+        let mut losses = Losses::new(looks.next().unwrap());
+        looks.any(|look| losses.is_the_way(look))
+    }
+
+    #[test]
+    fn losses_without_delay_are_the_ways() {
+        assert!(judge(&[(40, 0), (40, 2), (41, 3)]));
+        assert!(judge(&[(40, 0), (40, 2), (40, 2), (42, 4)]), "a look without losses says nothing");
+        assert!(!judge(&[(40, 0), (40, 1), (41, 1)]), "once may be chance");
+    }
+
+    #[test]
+    fn losses_behind_a_queue_are_congestion() {
+        assert!(!judge(&[(20, 0), (90, 4), (80, 9), (70, 12), (60, 13)]));
+        assert!(!judge(&[(20, 0), (90, 4), (20, 5), (80, 9), (20, 12)]), "the queue was there a look before");
+        assert!(!judge(&[(20, 0), (20, 4), (60, 9), (20, 9), (20, 10)]), "congestion between is no proof");
+    }
+
+    #[test]
+    fn a_send_buffer_is_asked_for_only_where_that_makes_it_longer() {
+        assert_eq!(send_buffer(Some(8 << 20), Some(4 << 20)), Some(SEND_BUFFER));
+        assert_eq!(send_buffer(Some(3 << 20), Some(4 << 20)), Some(3 << 20));
+        assert_eq!(send_buffer(Some(212_992), Some(4 << 20)), None, "what most systems allow");
+        assert_eq!(send_buffer(None, Some(4 << 20)), None);
+        assert_eq!(number_in("/proc/sys/net/no_such"), None);
+    }
+
+    /// The system says which ones anybody may choose.
+    #[tokio::test]
+    async fn what_helps_is_asked_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_reader, writer) = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap().into_split();
+        let chosen = || getsockopt(&writer.as_ref(), sockopt::TcpCongestion).unwrap();
+        let (usual, length) = (chosen(), getsockopt(&writer.as_ref(), sockopt::SndBuf).unwrap());
+        prepare_for_losses(&writer);
+        let allowed = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_allowed_congestion_control").unwrap_or_default();
+        let is_allowed = allowed.split_whitespace().any(|name| name == FOR_LOSSES);
+        assert!(chosen() == FOR_LOSSES || (chosen() == usual && !is_allowed), "{:?} of {allowed}", chosen());
+        assert!(getsockopt(&writer.as_ref(), sockopt::SndBuf).unwrap() >= length);
+    }
+
+    /// The state comes from the system as its manual says: after a transfer there is a delay.
+    #[tokio::test]
+    async fn the_system_tells_the_state_of_a_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut accepted, _) = listener.accept().await.unwrap();
+        let taking = tokio::spawn(async move { tokio::io::copy(&mut accepted, &mut tokio::io::sink()).await.unwrap() });
+        let (mut reader, writer) = stream.into_split();
+        let mut writer = WriteHalf::new(writer);
+        writer.write_all(&vec![0; 4 * LOOK_INTERVAL_BYTES]).await.unwrap();
+        let look = look_at(&writer.socket).unwrap();
+        assert!((1..10_000_000).contains(&look.rtt_us), "{look:?}");
+        assert!(writer.written_since_look < LOOK_INTERVAL_BYTES && writer.losses.is_some());
+        writer.shutdown().await.unwrap();
+        assert_eq!(reader.read(&mut [0]).await.unwrap(), 0);
+        assert_eq!(taking.await.unwrap(), 4 * LOOK_INTERVAL_BYTES as u64);
+    }
+}
