@@ -1,14 +1,15 @@
 //! Which congestion control a connection to a peer uses, so that a way that loses packets stays fast.
 //!
 //! At first it is the system's own. The usual one takes each loss for congestion and halves the rate; that is right where
-//! packets are lost because a queue is full, which shows in the delay. Where packets are lost and the delay is near the
-//! least that was seen, it is the way that loses them, and the system is asked for BBR. That costs more for each packet,
-//! for it paces them, and so is not asked for before it is of use.
+//! packets are lost because a queue is full, which shows in the delay. Where packets are lost again and again while the
+//! delay is near the least that was seen, it is the way that loses them, or a queue too short to wait in, and the system is
+//! asked for BBR. That costs more for each packet, for it paces them, and so is not asked for before it is of use.
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
-use nix::{getsockopt_impl, libc, sockopt_impl};
+use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 use std::ffi::OsString;
 use std::io;
+use std::mem::offset_of;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
@@ -23,23 +24,29 @@ const PLAIN: &str = "reno";
 /// How much may be sent and not yet acknowledged on a way that loses packets, where the system allows that: what comes
 /// behind a lost packet stays unacknowledged until that was sent again. The system itself takes this twice.
 const SEND_BUFFER: usize = 4 << 20;
+/// How much of it may be waiting to be sent for the first time. More would delay what is said between the blocks.
+const UNSENT: u32 = 512 * 1024;
 /// How much is written from one look at the connection to the next.
 const LOOK_INTERVAL_BYTES: usize = 256 * 1024;
-/// So many looks in a row have to find losses without a queue: one alone may be chance.
+/// So many looks have to find losses without a queue: one alone may be chance.
 const SURE_LOOKS: u32 = 2;
+/// After so many looks in a row without a loss, those before do not count: a few in many megabytes cost little.
+const CLEAN_LOOKS: u32 = 16;
 /// A delay up to so much over the least one is none that a full queue makes, in microseconds.
 const JITTER_US: u32 = 2_000;
 
 /// The longest send buffer that may be asked for (socket(7)), and the longest that the system chooses (tcp(7)).
 const MAX_ASKED: &str = "/proc/sys/net/core/wmem_max";
 const MAX_TUNED: &str = "/proc/sys/net/ipv4/tcp_wmem";
+/// Which controls anybody may choose.
+const ALLOWED_CONTROLS: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
 
 /// `struct tcp_info` of Linux up to `tcpi_total_retrans`, which every kernel in use has, in words (tcp(7)).
 type InfoWords = [u32; 26];
-/// Where `tcpi_rtt` is among them: the smoothed round trip, in microseconds.
-const RTT_WORD: usize = 17;
-/// Where `tcpi_total_retrans` is among them: segments that were sent again.
-const RETRANSMITTED_WORD: usize = 25;
+/// The smoothed round trip, in microseconds.
+const RTT_WORD: usize = offset_of!(libc::tcp_info, tcpi_rtt) / size_of::<u32>();
+/// Segments that were sent again.
+const RETRANSMITTED_WORD: usize = offset_of!(libc::tcp_info, tcpi_total_retrans) / size_of::<u32>();
 
 sockopt_impl!(
     /// The state of a TCP connection.
@@ -48,6 +55,14 @@ sockopt_impl!(
     libc::IPPROTO_TCP,
     libc::TCP_INFO,
     InfoWords
+);
+sockopt_impl!(
+    /// With how many unsent bytes a socket takes more.
+    UnsentLowWater,
+    SetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_NOTSENT_LOWAT,
+    u32
 );
 
 /// What a look at a connection finds.
@@ -58,29 +73,32 @@ struct Look {
 }
 
 /// What the looks at a connection have found.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Losses {
-    last: Look,
+    last: Option<Look>,
     least_rtt_us: u32,
+    /// Looks that found losses without a queue.
     n_sure: u32,
+    /// Looks in a row that found none.
+    n_clean: u32,
 }
 
 impl Losses {
-    fn new(first: Look) -> Self {
-        Self { last: first, least_rtt_us: first.rtt_us, n_sure: 0 }
-    }
-
     /// Takes a look in; whether it is the way that loses packets.
     fn is_the_way(&mut self, look: Look) -> bool {
+        let Some(last) = self.last.replace(look) else {
+            self.least_rtt_us = look.rtt_us;
+            return false;
+        };
         self.least_rtt_us = self.least_rtt_us.min(look.rtt_us);
-        let near = (self.least_rtt_us / 4 * 5).saturating_add(JITTER_US);
-        let has_queue = look.rtt_us.max(self.last.rtt_us) > near;
-        let has_lost = look.n_retransmitted != self.last.n_retransmitted;
-        self.last = look;
-        match (has_lost, has_queue) {
-            (true, false) => self.n_sure += 1,
-            (true, true) => self.n_sure = 0,
-            (false, _) => {}
+        let near = (self.least_rtt_us / 4).saturating_mul(5).saturating_add(JITTER_US);
+        let has_queue = look.rtt_us.max(last.rtt_us) > near;
+        let has_lost = look.n_retransmitted != last.n_retransmitted;
+        self.n_clean = if has_lost { 0 } else { self.n_clean + 1 };
+        if has_lost && !has_queue {
+            self.n_sure += 1;
+        } else if has_lost || self.n_clean >= CLEAN_LOOKS {
+            self.n_sure = 0;
         }
         self.n_sure >= SURE_LOOKS
     }
@@ -89,16 +107,17 @@ impl Losses {
 /// The writing half of a connection to a peer, with an eye on its losses.
 pub(super) struct WriteHalf {
     socket: OwnedWriteHalf,
-    /// Until it is known whether the way loses packets.
+    /// Until it is known that the way loses packets.
     losses: Option<Losses>,
     written_since_look: usize,
 }
 
 impl WriteHalf {
     pub(super) fn new(socket: OwnedWriteHalf) -> Self {
-        // A system that tells nothing leaves everything as it is.
-        let losses = look_at(&socket).map(Losses::new);
-        Self { socket, losses, written_since_look: 0 }
+        let mut losses = Losses::default();
+        // What the handshake found, if it found anything: the shortest delay, as a rule.
+        let _ = look_at(&socket).map(|look| losses.is_the_way(look));
+        Self { socket, losses: Some(losses), written_since_look: 0 }
     }
 
     fn wrote(&mut self, n: usize) {
@@ -118,13 +137,15 @@ impl WriteHalf {
 /// Sets what helps where packets are lost. What the system has not or does not allow stays as it is.
 fn prepare_for_losses(socket: &OwnedWriteHalf) {
     let socket = &socket.as_ref();
-    if getsockopt(socket, sockopt::TcpCongestion).is_ok_and(|current| current == FOR_LOSSES) {
-        // It starts over, for it takes losses among the first packets for the limit of the way.
+    let allowed = std::fs::read_to_string(ALLOWED_CONTROLS).unwrap_or_default();
+    if allowed.split_whitespace().any(|name| name == FOR_LOSSES) {
+        // Where it is in use already it starts over, for it takes losses among the first packets for the limit of the way.
         let _ = setsockopt(socket, sockopt::TcpCongestion, &OsString::from(PLAIN));
+        let _ = setsockopt(socket, sockopt::TcpCongestion, &OsString::from(FOR_LOSSES));
     }
-    let _ = setsockopt(socket, sockopt::TcpCongestion, &OsString::from(FOR_LOSSES));
     if let Some(length) = send_buffer(number_in(MAX_ASKED), number_in(MAX_TUNED)) {
         let _ = setsockopt(socket, sockopt::SndBuf, &length);
+        let _ = setsockopt(socket, UnsentLowWater, &UNSENT);
     }
 }
 
@@ -140,10 +161,11 @@ fn number_in(path: &str) -> Option<usize> {
     std::fs::read_to_string(path).ok()?.split_whitespace().last()?.parse().ok()
 }
 
-/// The state of a connection, if the system tells it.
+/// The state of a connection, if the system tells it and knows its delay.
 fn look_at(socket: &OwnedWriteHalf) -> Option<Look> {
     let words = getsockopt(&socket.as_ref(), TcpInfo).ok()?;
-    Some(Look { rtt_us: words[RTT_WORD], n_retransmitted: words[RETRANSMITTED_WORD] })
+    let look = Look { rtt_us: words[RTT_WORD], n_retransmitted: words[RETRANSMITTED_WORD] };
+    (look.rtt_us > 0).then_some(look)
 }
 
 impl AsyncWrite for WriteHalf {
@@ -178,7 +200,7 @@ mod tests {
     /// Takes in looks of (delay in milliseconds, segments sent again so far) until the way is held to lose packets.
     fn judge(looks: &[(u32, u32)]) -> bool {
         let mut looks = looks.iter().map(|&(rtt_ms, n_retransmitted)| Look { rtt_us: rtt_ms * 1000, n_retransmitted });
-        let mut losses = Losses::new(looks.next().unwrap());
+        let mut losses = Losses::default();
         looks.any(|look| losses.is_the_way(look))
     }
 
@@ -187,6 +209,9 @@ mod tests {
         assert!(judge(&[(40, 0), (40, 2), (41, 3)]));
         assert!(judge(&[(40, 0), (40, 2), (40, 2), (42, 4)]), "a look without losses says nothing");
         assert!(!judge(&[(40, 0), (40, 1), (41, 1)]), "once may be chance");
+        let stray = [vec![(40, 0), (40, 1)], vec![(40, 1); CLEAN_LOOKS as usize], vec![(40, 2), (40, 2)]].concat();
+        assert!(!judge(&stray), "so is another one megabytes later");
+        assert!(!judge(&[(u32::MAX / 1000, 0), (u32::MAX / 1000, 1)]), "any number is survived");
     }
 
     #[test]
@@ -200,7 +225,7 @@ mod tests {
     fn a_send_buffer_is_asked_for_only_where_that_makes_it_longer() {
         assert_eq!(send_buffer(Some(8 << 20), Some(4 << 20)), Some(SEND_BUFFER));
         assert_eq!(send_buffer(Some(3 << 20), Some(4 << 20)), Some(3 << 20));
-        assert_eq!(send_buffer(Some(212_992), Some(4 << 20)), None, "what most systems allow");
+        assert_eq!(send_buffer(Some(212_992), Some(4 << 20)), None, "the usual setting of many systems");
         assert_eq!(send_buffer(None, Some(4 << 20)), None);
         assert_eq!(number_in("/proc/sys/net/no_such"), None);
     }
@@ -213,7 +238,7 @@ mod tests {
         let chosen = || getsockopt(&writer.as_ref(), sockopt::TcpCongestion).unwrap();
         let (usual, length) = (chosen(), getsockopt(&writer.as_ref(), sockopt::SndBuf).unwrap());
         prepare_for_losses(&writer);
-        let allowed = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_allowed_congestion_control").unwrap_or_default();
+        let allowed = std::fs::read_to_string(ALLOWED_CONTROLS).unwrap_or_default();
         let is_allowed = allowed.split_whitespace().any(|name| name == FOR_LOSSES);
         assert!(chosen() == FOR_LOSSES || (chosen() == usual && !is_allowed), "{:?} of {allowed}", chosen());
         assert!(getsockopt(&writer.as_ref(), sockopt::SndBuf).unwrap() >= length);

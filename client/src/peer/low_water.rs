@@ -58,3 +58,73 @@ impl ReadHalf {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::getsockopt;
+    use nix::{getsockopt_impl, libc};
+    use std::future::poll_fn;
+    use std::task::ready;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    sockopt_impl!(
+        /// The same, as the system has it.
+        ToldLowWater,
+        GetOnly,
+        libc::SOL_SOCKET,
+        libc::SO_RCVLOWAT,
+        usize
+    );
+
+    /// Polls once; how many bytes came, if the reader need not wait.
+    async fn poll_once(half: &mut ReadHalf, n_of_use: usize) -> Option<usize> {
+        poll_fn(|context| {
+            let mut buffer = [0; 20_000];
+            let mut room = ReadBuf::new(&mut buffer);
+            let polled = half.poll_read(context, &mut room, n_of_use);
+            Poll::Ready(polled.is_ready().then(|| room.filled().len()))
+        })
+        .await
+    }
+
+    async fn read(half: &mut ReadHalf, n_of_use: usize) -> usize {
+        poll_fn(|context| {
+            let mut buffer = [0; 20_000];
+            let mut room = ReadBuf::new(&mut buffer);
+            ready!(half.poll_read(context, &mut room, n_of_use)).unwrap();
+            Poll::Ready(room.filled().len())
+        })
+        .await
+    }
+
+    #[tokio::test]
+    async fn the_system_is_told_what_is_of_use_and_the_reader_never_waits_for_more() {
+        const LONG: usize = 10_000;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut writer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let (read_half, _write_half) = accepted.into_split();
+        let mut half = ReadHalf::new(read_half);
+        let told = |half: &ReadHalf| getsockopt(&half.socket.as_ref(), ToldLowWater).unwrap();
+
+        assert_eq!(poll_once(&mut half, LONG).await, None);
+        assert_eq!(told(&half), LONG);
+        let mut n_read = 0;
+        writer.write_all(&[1; LONG]).await.unwrap();
+        while n_read < LONG {
+            n_read += read(&mut half, LONG - n_read).await;
+        }
+
+        assert_eq!(poll_once(&mut half, 5).await, None);
+        assert_eq!(told(&half), 1, "the header of the next record is short");
+        writer.write_all(&[2]).await.unwrap();
+        assert_eq!(read(&mut half, 5).await, 1);
+
+        assert_eq!(poll_once(&mut half, LONG).await, None);
+        assert_eq!(told(&half), LONG);
+        drop(writer);
+        assert_eq!(read(&mut half, LONG).await, 0, "the end comes without the rest");
+    }
+}

@@ -256,6 +256,25 @@ fn requests_are_passed_on_within_the_limit_and_taken_back_when_choked() {
     assert_eq!(n_cancelled, 2);
 }
 
+/// All are served for a while, so nobody waits, and still some have to go.
+#[test]
+fn slots_that_brought_nothing_are_taken_back() {
+    let limits = Limits::default();
+    let mut bench = Bench::new(4, true, limits.clone());
+    let n_served = |bench: &Bench| bench.torrent.peers.values().filter(|peer| peer.is_unchoked).count();
+    for n in 11..=18 {
+        bench.connect(n);
+        bench.receive(n, Message::Interested);
+        bench.receive(n, Message::Request { index: 0, begin: 0, length: 16384 });
+    }
+    let n_few = n_served(&bench);
+    assert!(n_few < 8, "{n_few}");
+    bench.wait(Duration::from_secs(6));
+    assert_eq!(n_served(&bench), 8, "more are tried, though nothing goes out");
+    bench.wait(limits.choke_round * 2);
+    assert_eq!(n_served(&bench), n_few);
+}
+
 #[test]
 fn duplicates_of_a_connection_are_settled_alike_on_both_sides() {
     for (other, first, kept_is_new) in [

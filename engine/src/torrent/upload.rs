@@ -83,6 +83,8 @@ impl Torrent {
         let contenders = self.contenders(now);
         let n_served = contenders.iter().filter(|contender| contender.is_unchoked).count();
         let mut n_free = self.slots.n().saturating_sub(n_served);
+        // More may be served than there are slots by now.
+        let is_enough = contenders.len() <= self.slots.n();
         let mut waiting = contenders;
         while n_free > 0
             && let Some(connection) = choker::next_in_line(&waiting)
@@ -91,7 +93,7 @@ impl Torrent {
             waiting.retain(|contender| contender.connection != connection);
             n_free -= 1;
         }
-        if waiting.iter().all(|contender| contender.is_unchoked) {
+        if is_enough {
             self.next_choke_round = None;
         } else {
             let at = *self.next_choke_round.get_or_insert(now + self.limits.choke_round);
