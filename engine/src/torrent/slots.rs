@@ -189,7 +189,7 @@ mod tests {
             for _ in 0..seconds * 10 {
                 self.n_reviews += 1;
                 self.now.at += REVIEW_INTERVAL;
-                if self.n_reviews % 5 == 0 {
+                if self.n_reviews.is_multiple_of(5) {
                     self.now.sent_bytes += rate(self.slots.n()) / 2;
                 }
                 self.slots.review(self.now, true);
