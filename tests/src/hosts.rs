@@ -16,6 +16,8 @@ use tempfile::TempDir;
 
 /// Where the system keeps named network namespaces.
 const NAMESPACES: &str = "/run/netns";
+/// What the names of our hosts begin with; the number of the process follows.
+const NAME_PREFIX: &str = "mini-torrent-";
 
 /// A host with an address, and nothing yet that leads to others; dropped, it is gone.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ impl Host {
     /// # Errors
     /// When this machine lets nobody make one; the text says why.
     pub(crate) fn new(network: &str, nth: u8) -> Result<Self, String> {
+        remove_orphans();
         let host = Self { name: format!("{network}-{nth}"), address: Ipv4Addr::new(10, 0, 0, nth + 1) };
         ip(&["netns", "add", &host.name])?;
         host.ip("link set lo up")?;
@@ -78,6 +81,22 @@ impl Drop for Host {
         // One that was never made cannot be removed.
         let _ = ip(&["netns", "delete", &self.name]);
     }
+}
+
+/// Removes the hosts of processes that were killed before they could do so.
+fn remove_orphans() {
+    let names = std::fs::read_dir(NAMESPACES).into_iter().flatten().flatten();
+    for name in names.filter_map(|entry| entry.file_name().into_string().ok()) {
+        if owner(&name).is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            // Another process may remove it at the same time.
+            let _ = ip(&["netns", "delete", &name]);
+        }
+    }
+}
+
+/// The number of the process whose host this is.
+fn owner(name: &str) -> Option<&str> {
+    name.strip_prefix(NAME_PREFIX)?.split('-').next().filter(|process| process.parse::<u32>().is_ok())
 }
 
 /// The two hosts; dropped, they are gone with all that runs on them.
@@ -145,7 +164,7 @@ impl Hosts {
 /// A name for a network that no other process and no other network of this one has.
 pub(crate) fn network_name() -> String {
     static N_NETWORKS: AtomicU32 = AtomicU32::new(0);
-    format!("mini-torrent-{}-{}", std::process::id(), N_NETWORKS.fetch_add(1, Ordering::Relaxed))
+    format!("{NAME_PREFIX}{}-{}", std::process::id(), N_NETWORKS.fetch_add(1, Ordering::Relaxed))
 }
 
 fn ip(arguments: &[&str]) -> Result<(), String> {

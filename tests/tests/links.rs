@@ -8,6 +8,8 @@ use mini_torrent_tests::links::{Congestion, Network, Shape};
 use mini_torrent_tests::waiting::skipped;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,20 @@ fn whole_packets_keep_to_the_rate_and_the_delay() {
 #[test]
 fn cut_packets_with_losses_keep_to_the_rate_and_the_delay() {
     transfer(&Shape { passes_whole: false, loss: 0.01, ..SHAPE });
+}
+
+#[test]
+fn hosts_of_a_process_that_was_killed_are_cleared_away() {
+    let mut ended = Command::new("true").spawn().unwrap();
+    let name = format!("mini-torrent-{}-0-0", ended.id());
+    ended.wait().unwrap();
+    let made = Command::new("ip").args(["netns", "add", &name]).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return skipped("this machine gives no network namespaces");
+    }
+    let network = Network::new(2, &SHAPE);
+    assert!(!Path::new("/run/netns").join(&name).exists());
+    drop(network);
 }
 
 /// A megabyte by TCP from the first host to the second.
