@@ -32,7 +32,6 @@ impl Host {
     /// # Errors
     /// When this machine lets nobody make one; the text says why.
     pub(crate) fn new(network: &str, nth: u8) -> Result<Self, String> {
-        remove_orphans();
         let host = Self { name: format!("{network}-{nth}"), address: Ipv4Addr::new(10, 0, 0, nth + 1) };
         ip(&["netns", "add", &host.name])?;
         host.ip("link set lo up")?;
@@ -116,7 +115,7 @@ impl Hosts {
     /// # Panics
     /// When there is no room for a temporary directory.
     pub fn two() -> Result<Self, String> {
-        let network = network_name();
+        let network = begin_network();
         let directory = tempfile::tempdir().expect("a temporary directory");
         let hosts = [Host::new(&network, 0)?, Host::new(&network, 1)?];
         hosts[0].ip(&format!("link add cable type veth peer name cable netns {}", hosts[1].name))?;
@@ -161,9 +160,11 @@ impl Hosts {
     }
 }
 
-/// A name for a network that no other process and no other network of this one has.
-pub(crate) fn network_name() -> String {
+/// Clears away what killed processes left, for a new network. Its name is one that no other process and no other network
+/// of this one has.
+pub(crate) fn begin_network() -> String {
     static N_NETWORKS: AtomicU32 = AtomicU32::new(0);
+    remove_orphans();
     format!("{NAME_PREFIX}{}-{}", std::process::id(), N_NETWORKS.fetch_add(1, Ordering::Relaxed))
 }
 

@@ -5,7 +5,7 @@
 mod link;
 mod paths;
 
-use crate::hosts::{Host, network_name};
+use crate::hosts::{Host, begin_network};
 use link::device_length;
 use paths::Paths;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -80,7 +80,7 @@ impl Network {
     /// # Errors
     /// When this machine lets nobody make them; the text says why.
     pub fn new(n_hosts: u8, shape: &Shape) -> Result<Self, String> {
-        let name = network_name();
+        let name = begin_network();
         let hosts = (0..=n_hosts).map(|nth| Host::new(&name, nth)).collect::<Result<Vec<_>, _>>()?;
         let devices = hosts.iter().map(|host| open_device(host, shape)).collect::<Result<Vec<_>, _>>()?;
         let emulator = Emulator::start(devices, Paths::new(n_hosts.into(), shape));

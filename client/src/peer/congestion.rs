@@ -116,7 +116,9 @@ impl WriteHalf {
     pub(super) fn new(socket: OwnedWriteHalf) -> Self {
         let mut losses = Losses::default();
         // What the handshake found, if it found anything: the shortest delay, as a rule.
-        let _ = look_at(&socket).map(|look| losses.is_the_way(look));
+        if let Some(look) = look_at(&socket) {
+            losses.is_the_way(look);
+        }
         Self { socket, losses: Some(losses), written_since_look: 0 }
     }
 
@@ -126,8 +128,9 @@ impl WriteHalf {
             return;
         }
         self.written_since_look = 0;
-        let Some((losses, look)) = self.losses.as_mut().zip(look_at(&self.socket)) else { return };
-        if losses.is_the_way(look) {
+        if let Some(losses) = &mut self.losses
+            && look_at(&self.socket).is_some_and(|look| losses.is_the_way(look))
+        {
             prepare_for_losses(&self.socket);
             self.losses = None;
         }

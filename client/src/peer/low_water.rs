@@ -4,7 +4,7 @@
 //! costs more than opening the record; so the system is told how much is missing (`SO_RCVLOWAT`, socket(7)).
 
 use nix::sys::socket::setsockopt;
-use nix::{libc, setsockopt_impl, sockopt_impl};
+use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,7 +17,7 @@ const WORTH_TELLING: usize = 4 * 1024;
 sockopt_impl!(
     /// How many bytes have to be there until a reader is woken.
     ReceiveLowWater,
-    SetOnly,
+    Both,
     libc::SOL_SOCKET,
     libc::SO_RCVLOWAT,
     usize
@@ -63,40 +63,26 @@ impl ReadHalf {
 mod tests {
     use super::*;
     use nix::sys::socket::getsockopt;
-    use nix::{getsockopt_impl, libc};
     use std::future::poll_fn;
     use std::task::ready;
     use tokio::io::AsyncWriteExt;
     use tokio::net::{TcpListener, TcpStream};
 
-    sockopt_impl!(
-        /// The same, as the system has it.
-        ToldLowWater,
-        GetOnly,
-        libc::SOL_SOCKET,
-        libc::SO_RCVLOWAT,
-        usize
-    );
-
-    /// Polls once; how many bytes came, if the reader need not wait.
-    async fn poll_once(half: &mut ReadHalf, n_of_use: usize) -> Option<usize> {
-        poll_fn(|context| {
-            let mut buffer = [0; 20_000];
-            let mut room = ReadBuf::new(&mut buffer);
-            let polled = half.poll_read(context, &mut room, n_of_use);
-            Poll::Ready(polled.is_ready().then(|| room.filled().len()))
-        })
-        .await
+    /// How many bytes came.
+    fn poll(half: &mut ReadHalf, context: &mut Context<'_>, n_of_use: usize) -> Poll<usize> {
+        let mut buffer = [0; 20_000];
+        let mut room = ReadBuf::new(&mut buffer);
+        ready!(half.poll_read(context, &mut room, n_of_use)).unwrap();
+        Poll::Ready(room.filled().len())
     }
 
     async fn read(half: &mut ReadHalf, n_of_use: usize) -> usize {
-        poll_fn(|context| {
-            let mut buffer = [0; 20_000];
-            let mut room = ReadBuf::new(&mut buffer);
-            ready!(half.poll_read(context, &mut room, n_of_use)).unwrap();
-            Poll::Ready(room.filled().len())
-        })
-        .await
+        poll_fn(|context| poll(half, context, n_of_use)).await
+    }
+
+    /// Whether a reader has to wait.
+    async fn has_to_wait(half: &mut ReadHalf, n_of_use: usize) -> bool {
+        poll_fn(|context| Poll::Ready(poll(half, context, n_of_use).is_pending())).await
     }
 
     #[tokio::test]
@@ -107,9 +93,9 @@ mod tests {
         let (accepted, _) = listener.accept().await.unwrap();
         let (read_half, _write_half) = accepted.into_split();
         let mut half = ReadHalf::new(read_half);
-        let told = |half: &ReadHalf| getsockopt(&half.socket.as_ref(), ToldLowWater).unwrap();
+        let told = |half: &ReadHalf| getsockopt(&half.socket.as_ref(), ReceiveLowWater).unwrap();
 
-        assert_eq!(poll_once(&mut half, LONG).await, None);
+        assert!(has_to_wait(&mut half, LONG).await);
         assert_eq!(told(&half), LONG);
         let mut n_read = 0;
         writer.write_all(&[1; LONG]).await.unwrap();
@@ -117,12 +103,12 @@ mod tests {
             n_read += read(&mut half, LONG - n_read).await;
         }
 
-        assert_eq!(poll_once(&mut half, 5).await, None);
+        assert!(has_to_wait(&mut half, 5).await);
         assert_eq!(told(&half), 1, "the header of the next record is short");
         writer.write_all(&[2]).await.unwrap();
         assert_eq!(read(&mut half, 5).await, 1);
 
-        assert_eq!(poll_once(&mut half, LONG).await, None);
+        assert!(has_to_wait(&mut half, LONG).await);
         assert_eq!(told(&half), LONG);
         drop(writer);
         assert_eq!(read(&mut half, LONG).await, 0, "the end comes without the rest");
