@@ -3,19 +3,24 @@
 //! At first it is the system's own. The usual one takes each loss for congestion and halves the rate; that is right where
 //! packets are lost because a queue is full, which shows in the delay. Where packets are lost again and again while the
 //! delay is near the least that was seen, it is the way that loses them, or a queue too short to wait in, and the system is
-//! asked for BBR. That costs more for each packet, for it paces them, and so is not asked for before it is of use.
+//! asked for BBR. That costs more for each packet, for it paces them, and so is not asked for before it is of use. Until
+//! then the delay also tells how much may be on its way ([`SendWindow`]).
 
 use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use nix::{getsockopt_impl, libc, setsockopt_impl, sockopt_impl};
 use std::ffi::OsString;
+use std::future::Future;
 use std::io;
 use std::mem::offset_of;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::AsyncWrite;
 use tokio::net::tcp::OwnedWriteHalf;
+use tokio::time::{Sleep, sleep};
 
 use super::PeerWriter;
+use super::send_window::SendWindow;
 
 /// What keeps a connection fast on a way that loses packets, where the system has it and lets us choose it.
 const FOR_LOSSES: &str = "bbr";
@@ -27,13 +32,15 @@ const SEND_BUFFER: usize = 4 << 20;
 /// How much of it may be waiting to be sent for the first time. More would delay what is said between the blocks.
 const UNSENT: u32 = 512 * 1024;
 /// How much is written from one look at the connection to the next.
-const LOOK_INTERVAL_BYTES: usize = 256 * 1024;
+const LOOK_INTERVAL_BYTES: usize = 128 * 1024;
 /// So many looks have to find losses without a queue: one alone may be chance.
 const SURE_LOOKS: u32 = 2;
 /// After so many looks in a row without a loss, those before do not count: a few in many megabytes cost little.
-const CLEAN_LOOKS: u32 = 16;
+const CLEAN_LOOKS: u32 = 32;
 /// A delay up to so much over the least one is none that a full queue makes, in microseconds.
 const JITTER_US: u32 = 2_000;
+/// How long to wait for acknowledgments at least and at most.
+const PAUSES_US: (u32, u32) = (1_000, 50_000);
 
 /// The longest send buffer that may be asked for (socket(7)), and the longest that the system chooses (tcp(7)).
 const MAX_ASKED: &str = "/proc/sys/net/core/wmem_max";
@@ -41,12 +48,14 @@ const MAX_TUNED: &str = "/proc/sys/net/ipv4/tcp_wmem";
 /// Which controls anybody may choose.
 const ALLOWED_CONTROLS: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
 
-/// `struct tcp_info` of Linux up to `tcpi_total_retrans`, which every kernel in use has, in words (tcp(7)).
-type InfoWords = [u32; 26];
+/// `struct tcp_info` of Linux up to `tcpi_bytes_acked`, which every kernel in use has, in words (tcp(7)).
+type InfoWords = [u32; 32];
 /// The smoothed round trip, in microseconds.
 const RTT_WORD: usize = offset_of!(libc::tcp_info, tcpi_rtt) / size_of::<u32>();
 /// Segments that were sent again.
 const RETRANSMITTED_WORD: usize = offset_of!(libc::tcp_info, tcpi_total_retrans) / size_of::<u32>();
+/// How many bytes were acknowledged, in two words; the library does not name it. Two numbers of 64 bits come before.
+const ACKED_WORD: usize = RETRANSMITTED_WORD + 5;
 
 sockopt_impl!(
     /// The state of a TCP connection.
@@ -70,6 +79,8 @@ sockopt_impl!(
 struct Look {
     rtt_us: u32,
     n_retransmitted: u32,
+    /// Bytes that were acknowledged.
+    acked: u64,
 }
 
 /// What the looks at a connection have found.
@@ -104,35 +115,95 @@ impl Losses {
     }
 }
 
-/// The writing half of a connection to a peer, with an eye on its losses.
+/// The writing half of a connection to a peer, with an eye on its losses and its delay.
 pub(super) struct WriteHalf {
     socket: OwnedWriteHalf,
     /// Until it is known that the way loses packets.
     losses: Option<Losses>,
+    window: SendWindow,
+    written: u64,
+    /// As far as the last look knows.
+    acked: u64,
+    rtt_us: u32,
     written_since_look: usize,
+    /// Until more may be acknowledged.
+    pause: Option<Pin<Box<Sleep>>>,
 }
 
 impl WriteHalf {
     pub(super) fn new(socket: OwnedWriteHalf) -> Self {
         let mut losses = Losses::default();
         // What the handshake found, if it found anything: the shortest delay, as a rule.
-        if let Some(look) = look_at(&socket) {
+        let look = look_at(&socket);
+        if let Some(look) = look {
             losses.is_the_way(look);
         }
-        Self { socket, losses: Some(losses), written_since_look: 0 }
+        // Of what the handshake wrote, as much as is acknowledged counts as written; the rest is not worth the counting.
+        let (acked, rtt_us) = look.map_or((0, 0), |look| (look.acked, look.rtt_us));
+        Self {
+            socket,
+            losses: Some(losses),
+            window: SendWindow::new(),
+            written: acked,
+            acked,
+            rtt_us,
+            written_since_look: 0,
+            pause: None,
+        }
+    }
+
+    fn unacked(&self) -> u64 {
+        self.written.saturating_sub(self.acked)
     }
 
     fn wrote(&mut self, n: usize) {
+        self.written += n as u64;
         self.written_since_look += n;
         if self.written_since_look < LOOK_INTERVAL_BYTES {
             return;
         }
         self.written_since_look = 0;
-        if let Some(losses) = &mut self.losses
-            && look_at(&self.socket).is_some_and(|look| losses.is_the_way(look))
-        {
+        let Some(look) = self.look() else { return };
+        let Some(losses) = &mut self.losses else { return };
+        if losses.is_the_way(look) {
             prepare_for_losses(&self.socket);
             self.losses = None;
+            self.window.lift();
+        } else {
+            let least_rtt_us = losses.least_rtt_us;
+            self.window.judge(look.rtt_us, least_rtt_us, self.unacked());
+        }
+    }
+
+    /// Looks at the connection, while there is something to find out.
+    fn look(&mut self) -> Option<Look> {
+        self.losses.as_ref()?;
+        let look = look_at(&self.socket);
+        match look {
+            Some(look) => (self.acked, self.rtt_us) = (look.acked, look.rtt_us),
+            // What is not known is no reason to wait.
+            None => self.window.lift(),
+        }
+        look
+    }
+
+    /// Waits until something may be sent; how much that is.
+    fn poll_room(&mut self, context: &mut Context<'_>) -> Poll<usize> {
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(context));
+                self.pause = None;
+            }
+            if let Some(room) = self.window.room(self.unacked()) {
+                return Poll::Ready(room);
+            }
+            self.look();
+            if let Some(room) = self.window.room(self.unacked()) {
+                return Poll::Ready(room);
+            }
+            let (least, most) = PAUSES_US;
+            let pause_us = (self.rtt_us / 4).clamp(least, most);
+            self.pause = Some(Box::pin(sleep(Duration::from_micros(pause_us.into()))));
         }
     }
 }
@@ -167,12 +238,26 @@ fn number_in(path: &str) -> Option<usize> {
 /// The state of a connection, if the system tells it and knows its delay.
 fn look_at(socket: &OwnedWriteHalf) -> Option<Look> {
     let words = getsockopt(&socket.as_ref(), TcpInfo).ok()?;
-    let look = Look { rtt_us: words[RTT_WORD], n_retransmitted: words[RETRANSMITTED_WORD] };
+    let look = Look {
+        rtt_us: words[RTT_WORD],
+        n_retransmitted: words[RETRANSMITTED_WORD],
+        acked: number_at(&words, ACKED_WORD),
+    };
     (look.rtt_us > 0).then_some(look)
+}
+
+/// A number of 64 bits in words of 32.
+fn number_at(words: &InfoWords, index: usize) -> u64 {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&words[index].to_ne_bytes());
+    bytes[4..].copy_from_slice(&words[index + 1].to_ne_bytes());
+    u64::from_ne_bytes(bytes)
 }
 
 impl AsyncWrite for WriteHalf {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let room = ready!(self.poll_room(context));
+        let bytes = bytes.get(..room).unwrap_or(bytes);
         let n = ready!(Pin::new(&mut self.socket).poll_write(context, bytes))?;
         self.wrote(n);
         Poll::Ready(Ok(n))
@@ -202,7 +287,8 @@ mod tests {
 
     /// Takes in looks of (delay in milliseconds, segments sent again so far) until the way is held to lose packets.
     fn judge(looks: &[(u32, u32)]) -> bool {
-        let mut looks = looks.iter().map(|&(rtt_ms, n_retransmitted)| Look { rtt_us: rtt_ms * 1000, n_retransmitted });
+        let look = |&(rtt_ms, n_retransmitted)| Look { rtt_us: rtt_ms * 1000, n_retransmitted, acked: 0 };
+        let mut looks = looks.iter().map(look);
         let mut losses = Losses::default();
         looks.any(|look| losses.is_the_way(look))
     }
@@ -256,12 +342,16 @@ mod tests {
         let taking = tokio::spawn(async move { tokio::io::copy(&mut accepted, &mut tokio::io::sink()).await.unwrap() });
         let (mut reader, writer) = stream.into_split();
         let mut writer = WriteHalf::new(writer);
-        writer.write_all(&vec![0; 4 * LOOK_INTERVAL_BYTES]).await.unwrap();
-        let look = look_at(&writer.socket).unwrap();
-        assert!((1..10_000_000).contains(&look.rtt_us), "{look:?}");
+        let before = writer.acked;
+        writer.write_all(&vec![0; 40 * LOOK_INTERVAL_BYTES]).await.unwrap();
         assert!(writer.written_since_look < LOOK_INTERVAL_BYTES && writer.losses.is_some());
+        assert_eq!(writer.written, before + 40 * LOOK_INTERVAL_BYTES as u64);
         writer.shutdown().await.unwrap();
         assert_eq!(reader.read(&mut [0]).await.unwrap(), 0);
-        assert_eq!(taking.await.unwrap(), 4 * LOOK_INTERVAL_BYTES as u64);
+        assert_eq!(taking.await.unwrap(), 40 * LOOK_INTERVAL_BYTES as u64);
+        let look = look_at(&writer.socket).unwrap();
+        assert!((1..10_000_000).contains(&look.rtt_us), "{look:?}");
+        // The end counts as one.
+        assert_eq!(look.acked, writer.written + 1);
     }
 }

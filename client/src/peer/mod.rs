@@ -8,6 +8,7 @@ mod low_water;
 mod opening;
 mod read_buffers;
 mod secret;
+mod send_window;
 mod transport;
 
 pub(crate) use connection::{Closer, Connection, ConnectionEnd, PeerCommand, Wire};
