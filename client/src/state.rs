@@ -138,6 +138,8 @@ impl State {
     pub(crate) fn open(data_dir: &Path) -> Result<Self, StateError> {
         let mut connection = Connection::open(data_dir.join("state.db"))?;
         connection.busy_timeout(Duration::from_secs(5))?;
+        // Nobody else has the directory; so nothing is locked and unlocked for each transaction.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", "FULL")?;
         migrations::migrations::runner().run(&mut connection)?;
@@ -170,18 +172,23 @@ impl State {
     }
 
     /// Keeps a raw `info` dictionary.
-    pub(crate) fn put_info(&mut self, info_hash: InfoHash, raw: &[u8]) -> Result<(), StateError> {
-        self.connection.execute(
+    fn put_info(&self, info_hash: InfoHash, raw: &[u8]) -> Result<(), StateError> {
+        self.change(
             "INSERT INTO infos (info_hash, raw) VALUES (?1, ?2) ON CONFLICT (info_hash) DO NOTHING",
             params![info_hash.as_bytes(), raw],
-        )?;
+        )
+    }
+
+    /// Runs a statement that is run often.
+    fn change(&self, statement: &str, values: impl rusqlite::Params) -> Result<(), StateError> {
+        self.connection.prepare_cached(statement)?.execute(values)?;
         Ok(())
     }
 
     /// A raw `info` dictionary that was kept.
     pub(crate) fn info(&self, info_hash: InfoHash) -> Result<Option<Vec<u8>>, StateError> {
-        let query = "SELECT raw FROM infos WHERE info_hash = ?1";
-        Ok(self.connection.query_row(query, [info_hash.as_bytes()], |row| row.get(0)).optional()?)
+        let mut query = self.connection.prepare_cached("SELECT raw FROM infos WHERE info_hash = ?1")?;
+        Ok(query.query_row([info_hash.as_bytes()], |row| row.get(0)).optional()?)
     }
 
     /// Drops the dictionaries that nothing refers to any more.
@@ -209,10 +216,18 @@ impl State {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Adds a share, or replaces the one of the same listing.
-    pub(crate) fn put_share(&mut self, account: &AccountKey, share: &Share) -> Result<(), StateError> {
+    /// Adds a share with its raw `info` dictionary, or replaces the one of the same listing.
+    pub(crate) fn add_share(&mut self, account: &AccountKey, share: &Share, raw_info: &[u8]) -> Result<(), StateError> {
+        self.in_transaction(|state| {
+            state.put_info(share.file.info_hash, raw_info)?;
+            state.put_share(account, share)
+        })
+    }
+
+    /// Writes a share that is there anew.
+    pub(crate) fn put_share(&self, account: &AccountKey, share: &Share) -> Result<(), StateError> {
         let file = &share.file;
-        self.connection.execute(
+        self.change(
             &format!(
                 "INSERT OR REPLACE INTO shares (deployment, user, {SHARED_FILE}, path, modified_ns, inode, registered)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
@@ -233,8 +248,7 @@ impl State {
                 to_i64(share.stamp.inode),
                 share.registered,
             ],
-        )?;
-        Ok(())
+        )
     }
 
     /// Removes a share.
@@ -269,15 +283,28 @@ impl State {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
-    /// Adds a download in the place of an earlier one of the same listing; returns its number.
-    pub(crate) fn add_download(&mut self, account: &AccountKey, download: &Download) -> Result<i64, StateError> {
+    /// Adds a download with its raw `info` dictionary, in the place of an earlier one of the same listing; returns its
+    /// number.
+    pub(crate) fn add_download(
+        &mut self,
+        account: &AccountKey,
+        download: &Download,
+        raw_info: &[u8],
+    ) -> Result<i64, StateError> {
+        self.in_transaction(|state| {
+            state.put_info(download.file.info_hash, raw_info)?;
+            state.put_download(account, download)?;
+            Ok(state.connection.last_insert_rowid())
+        })
+    }
+
+    fn put_download(&self, account: &AccountKey, download: &Download) -> Result<(), StateError> {
         let file = &download.file;
-        let transaction = self.connection.transaction()?;
-        transaction.execute(
+        self.change(
             "DELETE FROM downloads WHERE deployment = ?1 AND user = ?2 AND listing = ?3",
             params![account.deployment.0.as_bytes(), account.user, to_i64(file.listing.0)],
         )?;
-        transaction.execute(
+        self.change(
             &format!(
                 "INSERT INTO downloads (deployment, user, {SHARED_FILE}, destination, replace, state, reason, verified,
                  started_ms, part_inode)
@@ -302,15 +329,12 @@ impl State {
                 to_i64(download.started_ms),
                 download.part_inode.map(to_i64),
             ],
-        )?;
-        let id = transaction.last_insert_rowid();
-        transaction.commit()?;
-        Ok(id)
+        )
     }
 
     /// Writes where a download stands.
-    pub(crate) fn update_download(&mut self, download: &Download) -> Result<(), StateError> {
-        self.connection.execute(
+    pub(crate) fn update_download(&self, download: &Download) -> Result<(), StateError> {
+        self.change(
             "UPDATE downloads SET state = ?2, reason = ?3, verified = ?4, part_inode = ?5 WHERE id = ?1",
             params![
                 download.id,
@@ -319,23 +343,31 @@ impl State {
                 download.verified,
                 download.part_inode.map(to_i64)
             ],
-        )?;
-        Ok(())
+        )
     }
 
-    /// Writes where several downloads stand, in one transaction.
-    pub(crate) fn update_downloads<'a>(
+    /// Writes where downloads stand and shares that are there anew, in one transaction.
+    pub(crate) fn update_all<'a>(
         &mut self,
         downloads: impl IntoIterator<Item = &'a Download>,
+        account: Option<&AccountKey>,
+        shares: impl IntoIterator<Item = &'a Share>,
     ) -> Result<(), StateError> {
-        self.in_transaction(|state| downloads.into_iter().try_for_each(|download| state.update_download(download)))
+        self.in_transaction(|state| {
+            downloads.into_iter().try_for_each(|download| state.update_download(download))?;
+            let Some(account) = account else { return Ok(()) };
+            shares.into_iter().try_for_each(|share| state.put_share(account, share))
+        })
     }
 
-    fn in_transaction(&mut self, write: impl FnOnce(&mut Self) -> Result<(), StateError>) -> Result<(), StateError> {
-        self.connection.execute_batch("BEGIN IMMEDIATE")?;
-        let written = write(self);
-        self.connection.execute_batch(if written.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        written
+    fn in_transaction<T>(&mut self, write: impl FnOnce(&Self) -> Result<T, StateError>) -> Result<T, StateError> {
+        self.change("BEGIN IMMEDIATE", [])?;
+        let done = write(self).and_then(|value| self.change("COMMIT", []).map(|()| value));
+        if done.is_err() {
+            // A failed statement may have ended the transaction already.
+            let _ = self.change("ROLLBACK", []);
+        }
+        done
     }
 
     /// A download is complete and shared from now on: both in one transaction.
@@ -433,7 +465,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut state = State::open(dir.path()).unwrap();
         state.put_share(&account("a"), &share(1)).unwrap();
-        let id = state.add_download(&account("a"), &download(2)).unwrap();
+        let id = state.add_download(&account("a"), &download(2), b"info").unwrap();
         drop(state);
         let state = State::open(dir.path()).unwrap();
         assert_eq!(state.shares(&account("a")).unwrap(), [share(1)]);
@@ -447,7 +479,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut state = State::open(dir.path()).unwrap();
         for listing in [1, 2, 1] {
-            state.add_download(&account("a"), &download(listing)).unwrap();
+            state.add_download(&account("a"), &download(listing), b"info").unwrap();
         }
         let order: Vec<_> = state.downloads(&account("a")).unwrap().iter().map(|d| d.file.listing.0).collect();
         assert_eq!(order, [2, 1]);
@@ -457,7 +489,7 @@ mod tests {
     fn completing_writes_download_and_share_together() {
         let dir = tempfile::tempdir().unwrap();
         let mut state = State::open(dir.path()).unwrap();
-        let id = state.add_download(&account("a"), &download(1)).unwrap();
+        let id = state.add_download(&account("a"), &download(1), b"info").unwrap();
         let complete = Download { id, state: DownloadState::Complete, ..download(1) };
         state.complete_download(&account("a"), &complete, &share(1)).unwrap();
         assert_eq!(state.downloads(&account("a")).unwrap(), [complete]);

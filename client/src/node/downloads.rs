@@ -51,11 +51,7 @@ impl Owner {
         let unfinished = |d: &&Download| d.state == DownloadState::Failed && d.part_inode.is_some();
         // What a failed try has fetched is used, after it was checked.
         download.part_inode = self.downloads.values().filter(unfinished).find(same).and_then(|d| d.part_inode);
-        let state = &mut self.plan.state;
-        let added = block_in_place(|| {
-            state.put_info(download.file.info_hash, &order.raw_info)?;
-            state.add_download(&account, &download)
-        });
+        let added = block_in_place(|| self.plan.state.add_download(&account, &download, &order.raw_info));
         download.id = added.map_err(state_error)?;
         self.downloads.retain(|_, earlier| earlier.file.listing != download.file.listing);
         self.downloads.insert(download.id, download.clone());
@@ -70,7 +66,7 @@ impl Owner {
         let twin = self.shares.get(&download.file.listing).filter(|entry| !entry.stale);
         let twin = twin.map(|entry| (entry.share.path.clone(), entry.share.stamp));
         self.enter(&download.file);
-        self.start_torrent(&download, download.part_inode.is_some(), twin);
+        self.start_torrent(&download, &order.raw_info, download.part_inode.is_some(), twin);
         let listing = download.file.listing;
         let presence = if self.is_seeding(listing) { Presence::Seeding } else { Presence::Leeching };
         let announcements = vec![Announcement { listing, presence }];
@@ -80,17 +76,30 @@ impl Owner {
         Ok(())
     }
 
+    /// Takes up a download of an earlier session.
+    pub(super) fn resume_download(&mut self, download: &Download) {
+        let raw_info = block_in_place(|| self.plan.state.info(download.file.info_hash));
+        match raw_info {
+            Ok(raw_info) => self.start_torrent(download, &raw_info.unwrap_or_default(), true, None),
+            Err(error) => self.fail_download(download.file.info_hash, &state_error(error)),
+        }
+    }
+
     /// Starts the torrent of a download. One that seeds the same content goes on beside it.
-    pub(super) fn start_torrent(&mut self, download: &Download, resumed: bool, twin: Option<(PathBuf, FileStamp)>) {
+    fn start_torrent(
+        &mut self,
+        download: &Download,
+        raw_info: &[u8],
+        resumed: bool,
+        twin: Option<(PathBuf, FileStamp)>,
+    ) {
         let info_hash = download.file.info_hash;
-        let raw_info = block_in_place(|| self.plan.state.info(info_hash));
-        let raw_info = raw_info.map_err(state_error).map(Option::unwrap_or_default);
-        let info = raw_info.and_then(|raw| {
-            Info::decode(&raw).map_err(|error| CommandError::new(ErrorCode::InvalidMetainfo, error.to_string()))
-        });
-        let info = match info {
+        let info = match Info::decode(raw_info) {
             Ok(info) => info,
-            Err(error) => return self.fail_download(info_hash, &error),
+            Err(error) => {
+                let error = CommandError::new(ErrorCode::InvalidMetainfo, error.to_string());
+                return self.fail_download(info_hash, &error);
+            }
         };
         let purpose = Purpose::Fetch(Fetch {
             hashes: info.pieces,
@@ -164,8 +173,8 @@ impl Owner {
     pub(super) fn part_opened(&mut self, info_hash: InfoHash, inode: u64) {
         let Some(download) = running_mut(&mut self.downloads, info_hash) else { return };
         download.part_inode = Some(inode);
-        let kept = block_in_place(|| self.plan.state.update_download(download));
-        self.kept("a download's partial file", kept);
+        // Who comes back after a crash looks for it by its name.
+        self.unkept.insert(download.id);
     }
 
     pub(super) fn download_progress(&mut self, info_hash: InfoHash, verified: &[u8]) {
@@ -182,6 +191,7 @@ impl Owner {
         download.reason = None;
         let share = Share { file: download.file.clone(), path: download.destination.clone(), stamp, registered: false };
         let download = download.clone();
+        self.unkept.remove(&download.id);
         let kept = block_in_place(|| self.plan.state.complete_download(&account, &download, &share));
         self.kept("a finished download", kept);
         let listing = download.file.listing;

@@ -67,6 +67,8 @@ pub(super) struct Owner {
     pub(super) buffer_bytes: u64,
     /// Downloads whose progress is not kept yet.
     pub(super) unkept: BTreeSet<i64>,
+    /// Shares that the tracker has acknowledged, which is not kept yet.
+    pub(super) unkept_shares: BTreeSet<ListingId>,
     /// Stops reading changed shares again.
     pub(super) rechecking: Arc<Progress>,
     /// Torrents that were told to end.
@@ -107,6 +109,7 @@ impl Owner {
             foreign: BTreeMap::new(),
             buffer_bytes: BUFFER_BYTES,
             unkept: BTreeSet::new(),
+            unkept_shares: BTreeSet::new(),
             rechecking: Arc::default(),
             ending: Vec::new(),
             tasks,
@@ -365,10 +368,12 @@ impl Owner {
     }
 
     fn keep_progress(&mut self) {
-        let unkept = std::mem::take(&mut self.unkept);
-        if !unkept.is_empty() {
-            let downloads = unkept.iter().filter_map(|id| self.downloads.get(id));
-            let kept = block_in_place(|| self.plan.state.update_downloads(downloads));
+        let (downloads, shares) = (std::mem::take(&mut self.unkept), std::mem::take(&mut self.unkept_shares));
+        if !downloads.is_empty() || !shares.is_empty() {
+            let downloads = downloads.iter().filter_map(|id| self.downloads.get(id));
+            let shares = shares.iter().filter_map(|listing| self.shares.get(listing)).map(|entry| &entry.share);
+            let account = self.account.as_ref();
+            let kept = block_in_place(|| self.plan.state.update_all(downloads, account, shares));
             self.kept("the downloads' progress", kept);
         }
     }

@@ -45,7 +45,7 @@ impl Owner {
         let (accepted, n_accepted) = oneshot::channel();
         self.announce_all(Some(accepted));
         let running: Vec<_> = self.downloads.values().filter(|download| is_running(download)).cloned().collect();
-        running.iter().for_each(|download| self.start_torrent(download, true, None));
+        running.iter().for_each(|download| self.resume_download(download));
         self.watch_all();
         self.tasks.spawn(async move {
             let _ = answer.send(Ok(n_accepted.await.unwrap_or_default()));
@@ -118,11 +118,7 @@ impl Owner {
     pub(super) fn add_share(&mut self, user: &UserName, share: Share, raw_info: &[u8]) -> Result<(), CommandError> {
         let account = self.account.as_ref().filter(|account| account.user == user.key());
         let account = account.ok_or_else(CommandError::session_ended)?;
-        let state = &mut self.plan.state;
-        let kept = block_in_place(|| {
-            state.put_info(share.file.info_hash, raw_info)?;
-            state.put_share(account, &share)
-        });
+        let kept = block_in_place(|| self.plan.state.add_share(account, &share, raw_info));
         kept.map_err(state_error)?;
         let (listing, info_hash) = (share.file.listing, share.file.info_hash);
         let moved = |earlier: &ShareEntry| (&earlier.share.path, earlier.share.stamp) != (&share.path, share.stamp);
@@ -160,10 +156,10 @@ impl Owner {
 
     /// The tracker knows a share now.
     pub(super) fn registered(&mut self, listing: ListingId) {
-        let (Some(account), Some(entry)) = (&self.account, self.shares.get_mut(&listing)) else { return };
+        let Some(entry) = self.shares.get_mut(&listing) else { return };
         entry.share.registered = true;
-        let kept = block_in_place(|| self.plan.state.put_share(account, &entry.share));
-        self.kept("a share", kept);
+        // Forgotten in a crash, it is told again, which does no harm.
+        self.unkept_shares.insert(listing);
     }
 
     /// The tracker does not accept a share.
