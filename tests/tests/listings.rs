@@ -169,7 +169,9 @@ fn e26_listing_numbers_open_nothing_to_strangers() {
     for request in [
         Request::ReadInfo { listing, offset: 0 },
         Request::Watch { listing },
+        Request::Leech { listing },
         Request::Share { listing },
+        Request::Seed { listing },
         Request::StopShare { listing },
     ] {
         let shown = format!("{request:?}");

@@ -242,7 +242,9 @@ fn nobody_acts_as_another() {
         Request::EnterGroup { group, after: 0 },
         Request::ReadInfo { listing, offset: 0 },
         Request::Watch { listing },
+        Request::Leech { listing },
         Request::Share { listing },
+        Request::Seed { listing },
         Request::StopShare { listing },
     ] {
         let shown = format!("{request:?}");

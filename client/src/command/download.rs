@@ -1,6 +1,6 @@
 //! Fetching: download_file, show_downloads, cancel_download, wait.
 
-use mini_torrent_common::control::{Listing, Request, Response};
+use mini_torrent_common::control::{Listing, OpenedFile, Request, Response};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::metainfo::Info;
@@ -27,22 +27,24 @@ impl Context {
     pub(super) async fn download_file(&self, group: &str, file: &str, destination: &Path, force: bool) -> Outcome {
         self.signed_in()?;
         let (group, file) = (known_group(group)?, known_file(file)?);
-        let listing = self.find_file(&group, &file).await?;
-        self.fetch(&group, listing, destination, force, |_| Ok(())).await
+        let OpenedFile { listing, info } = self.open_file(&group, &file).await?;
+        self.fetch(&group, listing, info, destination, force, |_| Ok(())).await
     }
 
-    /// Starts the download of a listed file whose metadata passes the check.
+    /// Starts the download of a listed file whose metadata passes the check; `info` is how that begins, as far as it is
+    /// known.
     pub(super) async fn fetch(
         &self,
         group: &GroupName,
         listing: Listing,
+        info: Vec<u8>,
         destination: &Path,
         force: bool,
         check: impl FnOnce(&Info) -> Result<(), CommandError>,
     ) -> Outcome {
         let resolved = Destination::resolve(destination, &listing.draft.name)?;
         self.node.check_download(listing.id, resolved.path().to_owned()).await?;
-        let (raw_info, info) = self.fetch_info(group, &listing).await?;
+        let (raw_info, info) = self.fetch_info(group, &listing, info).await?;
         check(&info)?;
         let complete = self.look_at(&resolved, &listing, force).await?;
         let destination = resolved.path().to_owned();
@@ -78,6 +80,14 @@ impl Context {
         }
     }
 
+    /// A listed file with the beginning of its metadata.
+    async fn open_file(&self, group: &GroupName, file: &FileName) -> Result<OpenedFile, CommandError> {
+        match self.link.request(Request::OpenFile { group: group.clone(), file: file.clone() }).await? {
+            Response::Opened(opened) => Ok(opened),
+            other => Err(CommandError::unexpected(other)),
+        }
+    }
+
     /// What stands at the destination: nothing, the same content (how it looks), or something else.
     async fn look_at(
         &self,
@@ -106,17 +116,19 @@ impl Context {
         Err(CommandError::new(ErrorCode::DestinationExists, text))
     }
 
-    /// The listing's raw `info` dictionary, checked against its info-hash and what the listing says.
+    /// The listing's raw `info` dictionary, checked against its info-hash and what the listing says; `begun` is how it
+    /// begins, as far as that is known.
     pub(super) async fn fetch_info(
         &self,
         group: &GroupName,
         listing: &Listing,
+        begun: Vec<u8>,
     ) -> Result<(Vec<u8>, Info), CommandError> {
         let draft = &listing.draft;
         let invalid = |what: &str| CommandError::new(ErrorCode::InvalidMetainfo, format!("{}: {what}", draft.name));
         let raw_info = match self.node.find_info(draft.info_hash).await? {
             Some(raw_info) => raw_info,
-            None => self.read_info(listing).await?,
+            None => self.read_info(listing, begun).await?,
         };
         if InfoHash::of(&raw_info) != draft.info_hash {
             return Err(invalid("the metadata does not match the info-hash"));
@@ -129,8 +141,7 @@ impl Context {
         Ok((raw_info, info))
     }
 
-    async fn read_info(&self, listing: &Listing) -> Result<Vec<u8>, CommandError> {
-        let mut raw_info = Vec::new();
+    async fn read_info(&self, listing: &Listing, mut raw_info: Vec<u8>) -> Result<Vec<u8>, CommandError> {
         while (raw_info.len() as u64) < listing.draft.info_length {
             let request = Request::ReadInfo { listing: listing.id, offset: raw_info.len() as u64 };
             match self.link.request(request).await? {

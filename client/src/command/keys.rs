@@ -24,7 +24,7 @@ impl Context {
         let (group, file) = (known_group(group)?, known_file(file)?);
         let path = std::path::absolute(path).map_err(|error| CommandError::io(path, &error))?;
         let listing = self.find_file(&group, &file).await?;
-        let (raw_info, _) = self.fetch_info(&group, &listing).await?;
+        let (raw_info, _) = self.fetch_info(&group, &listing, Vec::new()).await?;
         // Before a key is made: nobody needs one that stands nowhere.
         let mut new = create_private(&path)?;
         let written = async {

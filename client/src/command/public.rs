@@ -50,7 +50,7 @@ impl Context {
         self.signed_in()?;
         let group = self.group_of(&mtorrent).await?;
         let listing = self.listing_of(&group, &mtorrent).await?;
-        self.fetch(&group, listing, destination, force, |info| check_info(&mtorrent, info)).await
+        self.fetch(&group, listing, Vec::new(), destination, force, |info| check_info(&mtorrent, info)).await
     }
 
     /// The group whose id the file bears; the one of everybody when it bears none.

@@ -51,6 +51,7 @@ impl Nature {
             | R::DescribeGroup { .. }
             | R::ListFiles { .. }
             | R::FindFile { .. }
+            | R::OpenFile { .. }
             | R::ReadInfo { .. } => Self::Reading,
             R::CreateUser { .. }
             | R::CreateGroup { .. }
@@ -68,6 +69,7 @@ impl Nature {
             | R::OfferListing { .. }
             | R::CommitListing { .. }
             | R::Share { .. }
+            | R::Seed { .. }
             | R::StopShare { .. } => Self::Writing,
             R::Login { .. } => Self::SignIn,
             R::Logout => Self::SignOut,
@@ -77,6 +79,7 @@ impl Nature {
             | R::EnterGroup { .. }
             | R::PutInfo { .. }
             | R::Announce { .. }
+            | R::Leech { .. }
             | R::Watch { .. }
             | R::Unwatch { .. } => Self::OfConnection,
         }

@@ -1,8 +1,10 @@
-//! Tells the tracker what this client has, in order, one page after the other.
+//! Tells the tracker what this client has and wants, in order.
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use mini_torrent_common::control::{
-    ANNOUNCE_PAGE, Announcement, ListingId, PAGE_ROWS, Presence, RefusedAnnouncement, Request, Response,
+    ANNOUNCE_PAGE, Announcement, ListingId, PAGE_ROWS, RefusedAnnouncement, Request, Response,
 };
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
@@ -13,8 +15,9 @@ use super::{Answer, Finding};
 use crate::error::CommandError;
 use crate::link::Link;
 
-/// Groups that are entered side by side.
-const MAX_ENTERING: usize = 64;
+/// What is told side by side. The tracker takes it in the order in which it was sent, and queues so much for a client
+/// without keeping its questions waiting.
+const MAX_UNDER_WAY: usize = 8;
 
 /// Something to tell the tracker.
 pub(super) enum Announce {
@@ -22,8 +25,10 @@ pub(super) enum Announce {
     Enter { group: GroupId, after: u64 },
     /// What this client has; answered, where somebody waits, with how many were accepted.
     Presence { announcements: Vec<Announcement>, accepted: Option<oneshot::Sender<usize>> },
+    /// A download begins: its peers are to be found.
+    Leech(ListingId),
     /// A finished download becomes a lasting share, and is seeded.
-    Share(ListingId),
+    Seed(ListingId),
     /// A share ends. Told in the same queue, so that it cannot overtake its own beginning.
     Stop { listing: ListingId, answer: Answer<()> },
 }
@@ -36,61 +41,64 @@ pub(super) async fn run(
     eras: watch::Receiver<Era>,
     findings: mpsc::Sender<Finding>,
 ) {
-    let mut put_back = None;
+    let mut under_way = FuturesUnordered::new();
     loop {
-        let next = match put_back.take() {
-            Some(next) => Some(next),
-            None => queue.recv().await,
-        };
-        let Some((era, announce)) = next else { return };
-        if era.session != eras.borrow().session {
-            if let Announce::Stop { answer, .. } = announce {
-                let _ = answer.send(Err(CommandError::session_ended()));
-            }
-            continue;
-        }
-        let Announce::Enter { group, after } = announce else {
-            if let Some(finding) = tell_one(&link, announce, &findings).await {
-                // The node is gone: so is the reason to tell anything.
-                let _ = findings.send(finding).await;
-            }
-            continue;
-        };
-        let mut entering = vec![enter(&link, era, group, after, &findings)];
-        while entering.len() < MAX_ENTERING {
-            match queue.try_recv() {
-                Ok((era, Announce::Enter { group, after })) => {
-                    entering.push(enter(&link, era, group, after, &findings));
+        tokio::select! {
+            next = queue.recv(), if under_way.len() < MAX_UNDER_WAY => {
+                let Some((era, announce)) = next else { return };
+                if era.session == eras.borrow().session {
+                    under_way.push(tell(&link, era, announce, &findings));
+                } else if let Announce::Stop { answer, .. } = announce {
+                    let _ = answer.send(Err(CommandError::session_ended()));
                 }
-                Ok(other) => {
-                    put_back = Some(other);
-                    break;
-                }
-                Err(_) => break,
             }
+            Some(()) = under_way.next() => {}
         }
-        join_all(entering).await;
     }
 }
 
-async fn tell_one(link: &Link, announce: Announce, findings: &mpsc::Sender<Finding>) -> Option<Finding> {
+/// Everything is sent at the first poll, in order; what is found out has no reader once the node is gone.
+async fn tell(link: &Link, era: Era, announce: Announce, findings: &mpsc::Sender<Finding>) {
     match announce {
-        Announce::Enter { .. } => None,
+        Announce::Enter { group, after } => enter(link, era, group, after, findings).await,
         Announce::Presence { announcements, accepted } => {
-            let (refused, unheard) = tell(link, &announcements).await;
+            let (refused, unheard) = tell_presence(link, &announcements).await;
             if unheard {
                 let _ = findings.send(Finding::Unheard).await;
             }
             if let Some(accepted) = accepted {
                 let _ = accepted.send(announcements.len() - refused.len());
             }
-            (!refused.is_empty()).then_some(Finding::Refused(refused))
+            if !refused.is_empty() {
+                let _ = findings.send(Finding::Refused(refused)).await;
+            }
         }
-        Announce::Share(listing) => share(link, listing).await,
+        Announce::Leech(listing) => {
+            let peers = match link.request(Request::Leech { listing }).await {
+                Ok(Response::Peers(peers)) => Ok(peers),
+                Ok(other) => Err(CommandError::unexpected(other)),
+                Err(error) => Err(error),
+            };
+            if peers.as_ref().is_err_and(is_passing) {
+                let _ = findings.send(Finding::Unheard).await;
+            }
+            let _ = findings.send(Finding::Watched(listing, peers)).await;
+        }
+        Announce::Seed(listing) => {
+            let found = match link.request(Request::Seed { listing }).await {
+                Ok(_) => Some(Finding::Registered(listing)),
+                Err(error) if is_final(&error) => {
+                    Some(Finding::Refused(vec![RefusedAnnouncement { listing, code: error.code }]))
+                }
+                Err(error) => is_passing(&error).then_some(Finding::Unheard),
+            };
+            if let Some(found) = found {
+                let _ = findings.send(found).await;
+            }
+        }
         Announce::Stop { listing, answer } => {
             let stopped = link.request(Request::StopShare { listing }).await;
             let _ = answer.send(stopped.map(|_| ()));
-            None
         }
     }
 }
@@ -115,10 +123,12 @@ async fn enter(link: &Link, era: Era, group: GroupId, mut after: u64, findings: 
 }
 
 /// What was refused, and whether something has to be told again although the connection lives.
-async fn tell(link: &Link, announcements: &[Announcement]) -> (Vec<RefusedAnnouncement>, bool) {
+async fn tell_presence(link: &Link, announcements: &[Announcement]) -> (Vec<RefusedAnnouncement>, bool) {
     let (mut refused, mut unheard) = (Vec::new(), false);
-    for page in announcements.chunks(ANNOUNCE_PAGE) {
-        match link.request(Request::Announce { announcements: page.to_vec() }).await {
+    let pages = announcements.chunks(ANNOUNCE_PAGE);
+    let asked = pages.map(|page| link.request(Request::Announce { announcements: page.to_vec() }));
+    for answer in join_all(asked).await {
+        match answer {
             Ok(Response::Announced(page)) => refused.extend(page),
             Ok(_) => tracing::warn!("the tracker answers an announcement with something else"),
             Err(error) => {
@@ -128,22 +138,6 @@ async fn tell(link: &Link, announcements: &[Announcement]) -> (Vec<RefusedAnnoun
         }
     }
     (refused, unheard)
-}
-
-async fn share(link: &Link, listing: ListingId) -> Option<Finding> {
-    match link.request(Request::Share { listing }).await {
-        Ok(_) => {}
-        Err(error) if is_final(&error) => {
-            return Some(Finding::Refused(vec![RefusedAnnouncement { listing, code: error.code }]));
-        }
-        Err(error) => return is_passing(&error).then_some(Finding::Unheard),
-    }
-    let (refused, unheard) = tell(link, &[Announcement { listing, presence: Presence::Seeding }]).await;
-    Some(match refused.is_empty() {
-        true if unheard => Finding::Unheard,
-        true => Finding::Registered(listing),
-        false => Finding::Refused(refused),
-    })
 }
 
 /// Whether the tracker may do later what it refuses now. A lost connection or session is not among it: the node

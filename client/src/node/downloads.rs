@@ -68,10 +68,10 @@ impl Owner {
         self.enter(&download.file);
         self.start_torrent(&download, &order.raw_info, download.part_inode.is_some(), twin);
         let listing = download.file.listing;
-        let presence = if self.is_seeding(listing) { Presence::Seeding } else { Presence::Leeching };
-        let announcements = vec![Announcement { listing, presence }];
-        self.announce(Announce::Presence { announcements, accepted: None });
-        self.watch(listing);
+        match self.is_seeding(listing) {
+            true => self.watch(listing),
+            false => self.announce(Announce::Leech(listing)),
+        }
         self.change();
         Ok(())
     }
@@ -200,8 +200,7 @@ impl Owner {
         self.seeding.extend(self.fetching.remove(&info_hash).map(|torrent| (info_hash, torrent)));
         self.share_buffer();
         self.shares.insert(listing, ShareEntry { share, stale: false, ending: false });
-        self.announce(Announce::Share(listing));
-        self.unwatch(listing);
+        self.announce(Announce::Seed(listing));
         let milliseconds = now_ms().saturating_sub(download.started_ms);
         self.output.notice(Notice::DownloadCompleted {
             group: Some(download.file.group),

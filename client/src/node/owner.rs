@@ -387,6 +387,7 @@ impl Owner {
         self.seed_finished();
         if std::mem::take(&mut self.must_announce) {
             self.announce_all(None);
+            self.watch_all();
         }
     }
 

@@ -92,7 +92,7 @@ impl Owner {
         let running = running.map(|download| download.file.listing);
         let leeches = running.filter(|listing| !self.is_seeding(*listing)).map(leeching).collect();
         // A finished download whose registration was cut short is registered first, and counts with the others.
-        unregistered.into_iter().for_each(|listing| self.announce(Announce::Share(listing)));
+        unregistered.into_iter().for_each(|listing| self.announce(Announce::Seed(listing)));
         self.announce(Announce::Presence { announcements: seeds, accepted });
         self.announce(Announce::Presence { announcements: leeches, accepted: None });
     }
@@ -166,7 +166,7 @@ impl Owner {
     pub(super) fn share_refused(&mut self, RefusedAnnouncement { listing, code }: RefusedAnnouncement) {
         let Some(entry) = self.shares.get(&listing) else { return };
         if code == ErrorCode::NotSharing && !entry.share.registered {
-            return self.announce(Announce::Share(listing));
+            return self.announce(Announce::Seed(listing));
         }
         let (group, file, expected) = (entry.share.file.group.clone(), entry.share.file.name.clone(), entry.ending);
         self.remove_share(listing);

@@ -312,6 +312,25 @@ pub enum Request {
         /// The listing.
         listing: ListingId,
     },
+    /// [`Request::FindFile`] and the first [`Request::ReadInfo`] in one. Answered by [`Response::Opened`].
+    OpenFile {
+        /// The group.
+        group: GroupName,
+        /// The file.
+        file: FileName,
+    },
+    /// Begins to fetch a file: [`Presence::Leeching`] is announced and [`Request::Watch`] done in one. Answered by
+    /// [`Response::Peers`].
+    Leech {
+        /// The listing.
+        listing: ListingId,
+    },
+    /// Has fetched a file: [`Request::Share`], [`Presence::Seeding`] and [`Request::Unwatch`] in one. Answered by
+    /// [`Response::Done`].
+    Seed {
+        /// The listing.
+        listing: ListingId,
+    },
 }
 
 /// A file as its uploader describes it.
@@ -395,6 +414,8 @@ pub enum Response {
     Peers(Vec<PeerContact>),
     /// The tracker's wall clock, in milliseconds since the Unix epoch.
     Time(u64),
+    /// A file and how its `info` dictionary begins.
+    Opened(OpenedFile),
 }
 
 /// A session.
@@ -554,6 +575,16 @@ pub struct Listing {
     pub n_seeders: u32,
     /// Clients online that have a part and want the rest.
     pub n_leechers: u32,
+}
+
+/// A file of a group with the beginning of its raw `info` dictionary.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenedFile {
+    /// The file.
+    pub listing: Listing,
+    /// At most [`super::INFO_PAGE_LENGTH`] bytes.
+    #[serde(with = "serde_bytes")]
+    pub info: Vec<u8>,
 }
 
 /// What becomes of an offered file.

@@ -27,6 +27,7 @@ pub(super) fn lane(request: &Request) -> Lane {
         | Request::DescribeGroup { .. }
         | Request::ListFiles { .. }
         | Request::FindFile { .. }
+        | Request::OpenFile { .. }
         | Request::ReadInfo { .. } => Lane::Concurrent,
         _ => Lane::Ordered,
     }
@@ -46,6 +47,7 @@ pub(super) async fn read(service: &Service, id: ConnectionId, request: Request) 
         Request::DescribeGroup { group } => service.describe_group(&caller, group).await.map(Response::Group),
         Request::ListFiles { group, after } => service.list_files(&caller, group, after).await.map(Response::Files),
         Request::FindFile { group, file } => service.find_file(&caller, group, file).await.map(Response::File),
+        Request::OpenFile { group, file } => service.open_file(&caller, group, file).await.map(Response::Opened),
         Request::ReadInfo { listing, offset } => {
             service.read_info(&caller, listing, offset).await.map(Response::InfoPage)
         }
@@ -134,6 +136,8 @@ async fn change_as_user(
             service.unwatch(caller, listing);
             Ok(Response::Done)
         }
+        Request::Leech { listing } => service.leech(caller, listing).await.map(Response::Peers),
+        Request::Seed { listing } => service.seed(caller, listing).await.map(done),
         _ => Err(Refused::Internal),
     }
 }

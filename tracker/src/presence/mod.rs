@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use outbox::{Changes, News};
 pub(crate) use stock::WantedMembers;
-pub(crate) use swarming::{Announced, NotTaken};
+pub(crate) use swarming::{Announced, Generation, NotTaken};
 
 /// What a client is told whose session goes on on another connection of the same client.
 const SAME_CLIENT: &str = "this client has signed in on a new connection";

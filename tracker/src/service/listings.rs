@@ -3,7 +3,7 @@
 use super::{Caller, Result, Service, no_such_file, no_such_group, permit_by_number};
 use crate::domain::{self, Operation, Refused};
 use crate::store::{EndedShare, SharingFacts, StoreError};
-use mini_torrent_common::control::{Listing, ListingId, PAGE_ROWS};
+use mini_torrent_common::control::{Listing, ListingId, OpenedFile, PAGE_ROWS};
 use mini_torrent_common::names::{FileName, GroupName};
 
 impl Service {
@@ -32,6 +32,16 @@ impl Service {
         let mut listing = self.store.listing_named(found.id, file).await?.ok_or(Refused::NoSuchFile)?;
         self.fill_counts(std::iter::once(&mut listing));
         Ok(listing)
+    }
+
+    /// One file of a group, and how its `info` dictionary begins.
+    ///
+    /// # Errors
+    /// `no_such_group`, `not_a_member`, `no_such_file`.
+    pub(crate) async fn open_file(&self, caller: &Caller, group: GroupName, file: FileName) -> Result<OpenedFile> {
+        let listing = self.find_file(caller, group, file).await?;
+        let info = self.store.info_page(listing.id, 0).await?;
+        Ok(OpenedFile { listing, info })
     }
 
     /// Adds to listings how many clients have them online.

@@ -4,11 +4,12 @@
 use super::{Caller, Result, Service, permit_by_number};
 use crate::domain::{Operation, Refused};
 use crate::limits;
-use crate::presence::{Announced, NotTaken};
+use crate::presence::{Announced, Generation, NotTaken};
 use crate::store::SharingFacts;
 use mini_torrent_common::control::{
     ANNOUNCE_PAGE, Announcement, ListingId, PeerContact, Presence as Has, RefusedAnnouncement,
 };
+use mini_torrent_common::hash::GroupId;
 use std::collections::HashMap;
 
 /// How often facts are read again before the store counts as too busy.
@@ -80,6 +81,50 @@ impl Service {
             let facts = self.listing_for(Operation::ReadFiles, caller, listing).await?;
             match self.presence.watch(caller.connection, caller.user, generation, listing, facts.group) {
                 Ok(peers) => return Ok(peers),
+                Err(NotTaken::Outdated) => continue,
+                Err(not_taken) => return Err(refusal(not_taken)),
+            }
+        }
+        Err(Refused::StoreUnavailable)
+    }
+
+    /// Begins to fetch a file: takes part in its swarm and hears of its peers from now on.
+    ///
+    /// # Errors
+    /// `no_such_file`, `not_a_member`, `not_logged_in`, `quota_exceeded`.
+    pub(crate) async fn leech(&self, caller: &Caller, listing: ListingId) -> Result<Vec<PeerContact>> {
+        self.take_part(caller, listing, false, |generation, group| {
+            self.presence.watch(caller.connection, caller.user, generation, listing, group)
+        })
+        .await
+    }
+
+    /// Has fetched a file: shares it for good, has all of it online, and hears of its peers no more.
+    ///
+    /// # Errors
+    /// Those of [`Self::share`] and [`Self::announce`].
+    pub(crate) async fn seed(&self, caller: &Caller, listing: ListingId) -> Result<()> {
+        self.share(caller, listing).await?;
+        self.take_part(caller, listing, true, |_, _| Ok(())).await?;
+        self.unwatch(caller, listing);
+        Ok(())
+    }
+
+    /// Takes a client into one swarm, and does what else rests on the same facts.
+    async fn take_part<T>(
+        &self,
+        caller: &Caller,
+        listing: ListingId,
+        complete: bool,
+        also: impl Fn(Generation, GroupId) -> std::result::Result<T, NotTaken>,
+    ) -> Result<T> {
+        for _ in 0..MAX_ATTEMPTS {
+            let generation = self.presence.generation();
+            let facts = self.store.sharing(caller.user, vec![listing]).await?.pop().ok_or(Refused::NoSuchFile)?;
+            let announced = self.judge_one(Some(&facts), complete)?;
+            let taken = self.presence.announce(caller.connection, caller.user, generation, &[announced]);
+            match taken.and_then(|()| also(generation, facts.group)) {
+                Ok(value) => return Ok(value),
                 Err(NotTaken::Outdated) => continue,
                 Err(not_taken) => return Err(refusal(not_taken)),
             }

@@ -140,7 +140,7 @@ impl Database {
         work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         match self {
-            Self::Sqlite(database) => database.read(work).await,
+            Self::Sqlite(database) => database.look(work).await,
             Self::Postgres(database) => database.look(work).await,
         }
     }

@@ -80,6 +80,9 @@ fn requests() -> Vec<Request> {
         Request::Announce { announcements: vec![Announcement { listing, presence: Presence::Leeching }] },
         Request::Watch { listing },
         Request::Unwatch { listing },
+        Request::OpenFile { group: group(), file: "a".parse().unwrap() },
+        Request::Leech { listing },
+        Request::Seed { listing },
     ]
 }
 
@@ -126,13 +129,14 @@ fn responses() -> Vec<Response> {
             stock_clients: true,
         }),
         Response::Files(vec![listing.clone()]),
-        Response::File(listing),
+        Response::File(listing.clone()),
         Response::InfoPage(vec![1, 2]),
         Response::Offered(Offer::SendInfo(UploadId(1))),
         Response::Listed(ListingId(7)),
         Response::Announced(vec![RefusedAnnouncement { listing: ListingId(7), code: ErrorCode::NotSharing }]),
         Response::Peers(vec![contact()]),
         Response::Time(300),
+        Response::Opened(OpenedFile { listing, info: vec![1, 2] }),
     ]
 }
 

@@ -51,6 +51,9 @@ async fn e5_everything_but_accounts_needs_a_session() {
         Request::Announce { announcements: vec![] },
         Request::Watch { listing },
         Request::Unwatch { listing },
+        Request::OpenFile { group: group(), file: "a".parse().unwrap() },
+        Request::Leech { listing },
+        Request::Seed { listing },
     ] {
         assert_eq!(client.call(request.clone()).await, refused(ErrorCode::NotLoggedIn), "{request:?}");
     }

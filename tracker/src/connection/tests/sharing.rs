@@ -87,7 +87,9 @@ async fn a_strangers_guess_at_a_number_tells_nothing() {
         [
             Request::ReadInfo { listing, offset: 0 },
             Request::Watch { listing },
+            Request::Leech { listing },
             Request::Share { listing },
+            Request::Seed { listing },
             Request::StopShare { listing },
         ]
     };
@@ -164,6 +166,35 @@ async fn a_swarm_is_told_to_its_watchers_and_counted() {
     olga.done(Request::Logout).await;
     assert_eq!(bob.peers_event().await, Event::Peers { listing, came: vec![], left: vec![key(1)] });
     assert_eq!(olga.call(announce(listing, Presence::Leeching)).await, refused(ErrorCode::NotLoggedIn));
+    tracker.stop().await;
+}
+
+/// What a download asks: three requests instead of seven, and the same comes of them.
+#[tokio::test]
+async fn a_download_is_three_requests() {
+    let directory = tempfile::tempdir().unwrap();
+    let tracker = TestTracker::start(directory.path()).await;
+    let [ref mut olga, ref mut bob] = lab(&tracker, &["olga", "bob"]).await[..] else { panic!() };
+    let listing = olga.list("lab", "a.bin", 5).await.unwrap();
+    olga.call(announce(listing, Presence::Seeding)).await.unwrap();
+    let (group, file) = ("lab".parse().unwrap(), "a.bin".parse().unwrap());
+    let Ok(Response::Opened(opened)) = bob.call(Request::OpenFile { group, file }).await else { panic!() };
+    let page = bob.call(Request::ReadInfo { listing, offset: 0 }).await;
+    assert_eq!((opened.listing.id, Ok(Response::InfoPage(opened.info))), (listing, page));
+
+    let Ok(Response::Peers(peers)) = bob.call(Request::Leech { listing }).await else { panic!() };
+    assert_eq!(peers.iter().map(|peer| (peer.user.as_str(), peer.complete)).collect::<Vec<_>>(), [("olga", true)]);
+    let Ok(Response::File(found)) = olga.call(find("a.bin")).await else { panic!() };
+    assert_eq!((found.n_seeders, found.n_leechers), (1, 1));
+    olga.call(announce(listing, Presence::Gone)).await.unwrap();
+    assert!(matches!(bob.peers_event().await, Event::Peers { left, .. } if left.len() == 1), "the swarm is watched");
+
+    bob.done(Request::Seed { listing }).await;
+    let Ok(Response::File(found)) = olga.call(find("a.bin")).await else { panic!() };
+    assert_eq!((found.n_seeders, found.n_leechers), (1, 0));
+    bob.done(Request::Seed { listing }).await;
+    olga.done(Request::StopShare { listing }).await;
+    assert!(olga.call(find("a.bin")).await.is_ok(), "bob is a lasting sharer");
     tracker.stop().await;
 }
 

@@ -59,13 +59,29 @@ impl Database {
         &self,
         work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        self.with_reader(move |reader| reader.transaction().map_err(StoreError::from).and_then(|tx| work(Tx(&*tx))))
+            .await
+    }
+
+    /// Runs `work` of one statement, which is a transaction by itself.
+    pub(super) async fn look<T: Send + 'static>(
+        &self,
+        work: impl Fn(Tx<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.with_reader(move |reader| work(Tx(&*reader))).await
+    }
+
+    async fn with_reader<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let permit = self.free_readers.clone().acquire_owned().await.map_err(|_| StoreError::Unavailable)?;
         let readers = Arc::clone(&self.readers);
         let outcome = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             let lock = || readers.lock().unwrap_or_else(PoisonError::into_inner);
             let mut connection = lock().pop().ok_or(StoreError::Unavailable)?;
-            let outcome = connection.transaction().map_err(StoreError::from).and_then(|tx| work(Tx(&*tx)));
+            let outcome = work(&mut connection);
             lock().push(connection);
             outcome
         });
