@@ -33,8 +33,9 @@ pub struct PieceHashes(Arc<[u8]>);
 
 impl PieceHashes {
     /// Takes the concatenated digests; `None` unless the length is a multiple of 20.
-    pub fn new(bytes: Vec<u8>) -> Option<Self> {
-        bytes.len().is_multiple_of(Sha1Hash::LENGTH).then(|| Self(bytes.into()))
+    pub fn new(bytes: impl Into<Arc<[u8]>>) -> Option<Self> {
+        let bytes = bytes.into();
+        bytes.len().is_multiple_of(Sha1Hash::LENGTH).then_some(Self(bytes))
     }
 
     /// Number of pieces.
@@ -114,7 +115,7 @@ impl Info {
         }
         let name = std::str::from_utf8(bytes("name")?).map_err(|_| InfoError::Key("name"))?;
         let geometry = Geometry::new(unsigned("length")?, unsigned("piece length")?)?;
-        let pieces = PieceHashes::new(bytes("pieces")?.to_vec()).ok_or(InfoError::Pieces)?;
+        let pieces = PieceHashes::new(bytes("pieces")?).ok_or(InfoError::Pieces)?;
         if pieces.len() != geometry.n_pieces() as usize {
             return Err(InfoError::Pieces);
         }

@@ -37,8 +37,11 @@ pub enum PieceOrder {
 /// The bounds of one torrent. Counts are of one torrent, not of the whole client.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Open connections, dials under way included for our own dialling. At most 10,000 are honoured.
+    /// Open connections. At most 10,000 are honoured.
     pub connections: usize,
+    /// With so many, dials under way included, nobody else is dialled: others may still come, as to a seeder that all
+    /// members of a large group want something of.
+    pub connections_dialling: usize,
     /// Dials under way at once.
     pub dials: usize,
     /// A dial without an answer for so long is taken as failed.
@@ -96,7 +99,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 200,
+            connections: 1000,
+            connections_dialling: 200,
             dials: 16,
             dial_timeout: Duration::from_secs(30),
             candidates: 2000,

@@ -9,6 +9,7 @@ pub mod capture;
 pub mod client;
 pub mod crowd;
 pub mod deployment;
+pub mod disks;
 pub mod files;
 pub mod foreign_tracker;
 pub mod hosts;

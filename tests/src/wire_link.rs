@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection, SignatureScheme};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -155,6 +156,26 @@ impl WireLink {
         }
     }
 
+    /// Says that a read which finds nothing is not to wait: for [`Self::message_at_hand`].
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn never_wait(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
+    }
+
+    /// The next message, if it is there, of a connection that does not wait.
+    ///
+    /// # Errors
+    /// When the connection fails or ends, or something else comes.
+    pub fn message_at_hand(&self, n_pieces: u32) -> io::Result<Option<Message>> {
+        match self.read_message(n_pieces) {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The other side's BitTorrent handshake.
     ///
     /// # Errors
@@ -195,6 +216,13 @@ impl WireLink {
     /// Ends the connection in both directions.
     pub fn shut_down(&self) {
         let _ = self.socket.shutdown(Shutdown::Both);
+    }
+}
+
+/// Its socket, to wait for several at once.
+impl AsFd for WireLink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

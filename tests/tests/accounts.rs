@@ -259,3 +259,23 @@ fn passwords_are_written_nowhere() {
         assert!(files.is_empty(), "{secret} is in {files:?}");
     }
 }
+
+/// What a login takes is given back: 19 MiB for a moment, and nothing that stays but the session.
+#[test]
+fn logins_leave_the_tracker_as_small_as_it_was() {
+    const N_BEFORE: usize = 5;
+    const N: usize = 45;
+    let deployment = Deployment::empty(programs!());
+    let mut online = Vec::new();
+    let mut sign_up = |n: usize| {
+        for _ in 0..n {
+            let mut member = WireMember::connect(deployment.tracker.address(), 1).unwrap();
+            member.sign_up(&format!("user{}", online.len()), "password-1");
+            online.push(member);
+        }
+        deployment.tracker.running().memory()
+    };
+    let before = sign_up(N_BEFORE);
+    let growth = sign_up(N).saturating_sub(before);
+    assert!(growth < N as u64 * (512 << 10), "{} MiB more", growth >> 20);
+}

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "what fails here fails the test")]
 
 use mini_torrent_tests::client::ClientSettings;
+use mini_torrent_tests::disks::scene_with_disk;
 use mini_torrent_tests::files::{assert_same, random_bytes, random_file};
 use mini_torrent_tests::{Client, Conduct, Content, Deployment, GROUP, P, WireSeeder, eventually, programs};
 use serde_json::json;
@@ -336,17 +337,14 @@ fn links_at_the_destination_are_not_written_through() {
 /// A full disk: `[D]` with the reason, other downloads go on, and it goes on when there is room.
 #[test]
 fn a_full_disk_holds_one_download_up_until_there_is_room() {
-    let Some(small_disk) = small_disk_works() else { return };
     let mut deployment = Deployment::of(programs!(), 1);
+    let disk = deployment.scene.make_dir("disk");
+    let Some(scene) = scene_with_disk(&deployment.scene, &disk, 8 * P) else { return };
     let ann = &mut deployment.clients[0];
     let file = random_file(ann.path("file"), 6 * P, 6);
     let small = random_file(ann.path("small"), 1000, 7);
     ann.upload(&file, GROUP);
     ann.upload(&small, GROUP);
-    let disk = deployment.scene.make_dir("disk");
-    let mut scene_programs = deployment.scene.programs().clone();
-    scene_programs.client = small_disk(&deployment, &disk);
-    let scene = mini_torrent_tests::Scene::within(scene_programs, deployment.scene.dir());
     let mut bob = Client::start_with(&scene, deployment.tracker.info_file(), ClientSettings::new("bob"));
     bob.sign_up("bob");
     bob.expect_ok("join_group lab");
@@ -364,29 +362,6 @@ fn a_full_disk_holds_one_download_up_until_there_is_room() {
     std::fs::remove_file(inside.join("filler")).unwrap();
     bob.wait_completed(GROUP, "file");
     assert_same(&file, inside.join("file"));
-}
-
-/// A program that runs the client with a file system of 8 pieces at `disk`, in a mount namespace of its own.
-fn small_disk(deployment: &Deployment, disk: &Path) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt;
-    let client = deployment.scene.programs().client.display().to_string();
-    let mount = format!("mount -t tmpfs -o size={} none {}", 8 * P, disk.display());
-    let script = format!("#!/bin/sh\nexec unshare -rm sh -c '{mount} && exec \"$0\" \"$@\"' {client} \"$@\"\n");
-    let path = deployment.scene.write("client-with-small-disk", script);
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
-}
-
-/// Whether this machine lets us mount; otherwise the test says that it was skipped.
-fn small_disk_works() -> Option<fn(&Deployment, &Path) -> PathBuf> {
-    let dir = tempfile::tempdir().unwrap();
-    let script = format!("mount -t tmpfs -o size=4096 none {}", dir.path().display());
-    let status = std::process::Command::new("unshare").args(["-rm", "sh", "-c", &script]).status();
-    if status.is_ok_and(|status| status.success()) {
-        return Some(small_disk);
-    }
-    mini_torrent_tests::waiting::skipped("this machine allows no mount namespace, so no disk can be filled");
-    None
 }
 
 /// More than fits is known before the start: the download waits with a reason and takes no room.

@@ -2,10 +2,13 @@
 //! that a flood of logins costs its senders time and nobody else, and a flood of new accounts keeps nobody from
 //! logging in.
 
+mod hasher;
+
 use crate::domain::Refused;
 use crate::limits;
 use argon2::password_hash::phc::PasswordHash;
-use argon2::{Algorithm, Argon2, Params, PasswordHasher, PasswordVerifier, Version};
+use argon2::{Params, PasswordHasher, PasswordVerifier};
+use hasher::Hasher;
 use mini_torrent_common::secret::Password;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +24,7 @@ const QUEUE_WAIT: Duration = Duration::from_secs(5);
 /// Hashes and verifies passwords.
 #[derive(Clone)]
 pub(crate) struct Passwords {
-    argon2: Argon2<'static>,
+    hasher: Arc<Hasher>,
     dummy: Arc<str>,
     threads: Arc<Semaphore>,
     logins: Arc<Queue>,
@@ -51,15 +54,16 @@ impl Passwords {
     /// When the library refuses the parameters.
     pub(crate) fn with_cost(memory_kib: u32, n_passes: u32) -> Result<Self, argon2::password_hash::Error> {
         let params = Params::new(memory_kib, n_passes, 1, None)?;
-        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
-        let dummy = argon2.hash_password(NOBODY.as_bytes())?.to_string().into();
+        // By another one, so that a tracker that nobody signs in to keeps no memory for it.
+        let dummy = Hasher::new(params.clone()).hash_password(NOBODY.as_bytes())?.to_string().into();
+        let hasher = Arc::new(Hasher::new(params));
         let n_cores = std::thread::available_parallelism().map_or(1, usize::from);
         // One core is left to everybody else.
         let n_threads = (n_cores - 1).clamp(1, limits::MAX_PASSWORD_THREADS);
         let threads = Arc::new(Semaphore::new(n_threads));
         let logins = Queue::new(limits::MAX_QUEUED_LOGINS, limits::MAX_QUEUED_LOGINS_PER_ADDRESS);
         let registrations = Queue::new(limits::MAX_QUEUED_REGISTRATIONS, limits::MAX_QUEUED_REGISTRATIONS_PER_ADDRESS);
-        Ok(Self { argon2, dummy, threads, logins, registrations })
+        Ok(Self { hasher, dummy, threads, logins, registrations })
     }
 
     /// Makes the PHC string of a new account. `from` is the address block that asked; none for the operator.
@@ -67,10 +71,10 @@ impl Passwords {
     /// # Errors
     /// [`Refused::Busy`] when the queue is full.
     pub(crate) async fn hash(&self, password: Password, from: Option<IpAddr>) -> Result<String, Refused> {
-        let argon2 = self.argon2.clone();
+        let hasher = Arc::clone(&self.hasher);
         let place = Place::take(&self.registrations, from);
         let hashed =
-            self.queued(place, move || argon2.hash_password(password.expose().as_bytes()).map(|hash| hash.to_string()));
+            self.queued(place, move || hasher.hash_password(password.expose().as_bytes()).map(|hash| hash.to_string()));
         hashed.await?.map_err(|_| Refused::Internal)
     }
 
@@ -84,11 +88,11 @@ impl Passwords {
         stored: Option<String>,
         from: Option<IpAddr>,
     ) -> Result<bool, Refused> {
-        let (argon2, dummy) = (self.argon2.clone(), Arc::clone(&self.dummy));
+        let (hasher, dummy) = (Arc::clone(&self.hasher), Arc::clone(&self.dummy));
         let verified = self.queued(Place::take(&self.logins, from), move || {
             let text = stored.as_deref().unwrap_or(&dummy);
             let matches = PasswordHash::new(text)
-                .is_ok_and(|hash| argon2.verify_password(password.expose().as_bytes(), &hash).is_ok());
+                .is_ok_and(|hash| hasher.verify_password(password.expose().as_bytes(), &hash).is_ok());
             matches && stored.is_some()
         });
         verified.await

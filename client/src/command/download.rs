@@ -44,8 +44,7 @@ impl Context {
     ) -> Outcome {
         let resolved = Destination::resolve(destination, &listing.draft.name)?;
         self.node.check_download(listing.id, resolved.path().to_owned()).await?;
-        let (raw_info, info) = self.fetch_info(group, &listing, info).await?;
-        check(&info)?;
+        let raw_info = self.fetch_checked_info(group, &listing, info, check).await?;
         let complete = self.look_at(&resolved, &listing, force).await?;
         let destination = resolved.path().to_owned();
         let name = listing.draft.name.clone();
@@ -70,6 +69,18 @@ impl Context {
             "seeders": n_seeders,
         });
         Ok(Reply::line(text, fields))
+    }
+
+    /// The listing's raw `info` dictionary alone: read, the one of a large file is as long again.
+    async fn fetch_checked_info(
+        &self,
+        group: &GroupName,
+        listing: &Listing,
+        begun: Vec<u8>,
+        check: impl FnOnce(&Info) -> Result<(), CommandError>,
+    ) -> Result<Vec<u8>, CommandError> {
+        let (raw_info, info) = self.fetch_info(group, listing, begun).await?;
+        check(&info).map(|()| raw_info)
     }
 
     /// A listed file.

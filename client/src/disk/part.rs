@@ -173,7 +173,7 @@ mod tests {
 
     fn part(dir: &tempfile::TempDir, content: &[u8]) -> PartFile {
         let geometry = Geometry::new(content.len() as u64, PIECE as u64).unwrap();
-        let hashes = content.chunks(PIECE).flat_map(|piece| Sha1Hash::of(piece).0).collect();
+        let hashes: Vec<u8> = content.chunks(PIECE).flat_map(|piece| Sha1Hash::of(piece).0).collect();
         let file = File::options().read(true).write(true).create(true).truncate(false).open(dir.path().join("p"));
         PartFile::new(file.unwrap(), geometry, PieceHashes::new(hashes).unwrap()).unwrap()
     }

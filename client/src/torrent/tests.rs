@@ -32,7 +32,7 @@ fn bytes() -> Vec<u8> {
 /// What describes the file to ordinary clients.
 pub(super) fn info(private: bool) -> Info {
     let bytes = bytes();
-    let hashes = bytes.chunks(PIECE_LENGTH).flat_map(|piece| Sha1Hash::of(piece).0).collect();
+    let hashes: Vec<u8> = bytes.chunks(PIECE_LENGTH).flat_map(|piece| Sha1Hash::of(piece).0).collect();
     Info {
         name: FILE.parse().unwrap(),
         geometry: Geometry::new(bytes.len() as u64, PIECE_LENGTH as u64).unwrap(),

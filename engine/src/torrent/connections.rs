@@ -116,7 +116,8 @@ impl Torrent {
         }
         let seeding = self.is_complete();
         while self.candidates.n_dials() < self.limits.dials
-            && self.peers.len() + self.candidates.n_dials() < self.limits.connections
+            && self.peers.len() + self.candidates.n_dials()
+                < self.limits.connections.min(self.limits.connections_dialling)
         {
             let Some(candidate) = self.candidates.take_due(now, seeding) else { break };
             self.actions.push_back(Action::Dial(candidate));

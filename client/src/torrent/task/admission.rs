@@ -12,7 +12,7 @@ use crate::peer::{Credential, OpenPeer, PeerError, TorrentName, key_at};
 
 /// Connections of ordinary clients at one address: several may share it, none needs many.
 const MAX_OF_ADDRESS: usize = 8;
-/// Connections of ordinary clients to a group's torrent: the other half is left to members.
+/// Connections of ordinary clients to a group's torrent: the others are left to members.
 const MAX_ORDINARY_IN_GROUP: usize = 100;
 
 impl Task {

@@ -6,12 +6,14 @@
 
 mod accounts;
 mod announces;
+mod connections;
 mod failover;
 mod figures;
 mod ground;
 mod hashing;
 mod links;
 mod members;
+mod metadata;
 mod pinning;
 mod rivals;
 mod trackers;
@@ -26,7 +28,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Measures transfers, hashing, sign-in, and what it costs that only members are served.
+/// Measures transfers, hashing, sign-in, great numbers, and what it costs that only members are served.
 #[derive(Debug, Parser)]
 struct Options {
     /// Repetitions of each case
@@ -50,8 +52,17 @@ struct Options {
     /// Client processes whose tracker is killed
     #[arg(long, default_value_t = 1000)]
     clients: usize,
-    /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins encryption handshakes revocations
-    /// login-timing flood announces trackers failover; by name alone: S1 S2 S3 S4 S5 S5c S6 herd
+    /// Members that are connected to one seeder at once
+    #[arg(long, default_value_t = 500)]
+    connections: usize,
+    /// Files that these members are spread over, each a swarm of its own
+    #[arg(long, default_value_t = 1)]
+    swarms: usize,
+    /// Peers with a bitfield that connect to who fetches a file of 1 TiB
+    #[arg(long, default_value_t = 50)]
+    peers: usize,
+    /// Only these cases [default: all]: 1:1 4:1 1:8 sparse hashing revive logins encryption handshakes connections
+    /// metadata revocations login-timing flood announces trackers failover; by name alone: S1 S2 S3 S4 S5 S5c S6 herd
     cases: Vec<String>,
 }
 
@@ -80,7 +91,7 @@ struct Case {
     only_named: bool,
 }
 
-const CASES: [Case; 23] = [
+const CASES: [Case; 25] = [
     Case { name: "1:1", run: transfers::one_to_one, once: false, only_named: false },
     Case { name: "4:1", run: transfers::four_to_one, once: false, only_named: false },
     Case { name: "1:8", run: transfers::one_to_eight, once: false, only_named: false },
@@ -90,6 +101,8 @@ const CASES: [Case; 23] = [
     Case { name: "logins", run: accounts::logins, once: false, only_named: false },
     Case { name: "encryption", run: members::encryption, once: false, only_named: false },
     Case { name: "handshakes", run: members::handshakes, once: false, only_named: false },
+    Case { name: "connections", run: connections::connections, once: false, only_named: false },
+    Case { name: "metadata", run: metadata::metadata, once: false, only_named: false },
     Case { name: "revocations", run: members::revocations, once: true, only_named: false },
     Case { name: "login-timing", run: members::login_timing, once: false, only_named: false },
     Case { name: "flood", run: members::flood, once: false, only_named: false },

@@ -10,6 +10,7 @@ use mini_torrent_common::secret::Password;
 use mini_torrent_tests::client::password_of;
 use mini_torrent_tests::files::random_file;
 use mini_torrent_tests::{Deployment, GROUP, Running, WireMember};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -80,19 +81,12 @@ pub(crate) fn revocations(bench: &Bench, figures: &mut Figures) {
     let group = owner.group_id(GROUP);
     let names = |kind: &str| (0..n).map(|nth| format!("{kind}{nth}")).collect::<Vec<_>>();
     let (staying, leaving) = (names("staying"), names("leaving"));
-    let mut online: Vec<WireMember> = Vec::new();
-    // A few at a time, for who is silent meanwhile loses its connection.
-    for names in leaving.chunks(JOIN_AT_ONCE).chain(staying.chunks(JOIN_AT_ONCE)) {
-        let joined = join_all(&deployment, names);
-        for user in names {
-            let (group, user) = (GROUP.parse().expect("a name"), user.parse().expect("a name"));
-            owner.ask(Request::AcceptRequest { group, user });
-        }
-        if names[0].starts_with("staying") {
-            online.extend(joined);
-        }
-        online.iter_mut().for_each(|member| drop(member.ask(Request::Ping)));
-    }
+    let mut accept = |user: &str| {
+        let (group, user) = (GROUP.parse().expect("a name"), user.parse().expect("a name"));
+        owner.ask(Request::AcceptRequest { group, user });
+    };
+    drop(members_online(deployment.tracker.address(), &leaving, &mut accept));
+    let mut online = members_online(deployment.tracker.address(), &staying, &mut accept);
     online.iter_mut().for_each(|member| drop(member.enter_group(group, 0)));
     let start = Instant::now();
     thread::scope(|scope| {
@@ -110,13 +104,25 @@ pub(crate) fn revocations(bench: &Bench, figures: &mut Figures) {
     figures.add("1,000 revocations to 1,000 members, until the last has heard", "s", Goal::AtMost(2.0), elapsed);
 }
 
+/// New members of the group, all online at once; `accept` lets one of them in.
+pub(crate) fn members_online(tracker: SocketAddr, names: &[String], mut accept: impl FnMut(&str)) -> Vec<WireMember> {
+    let mut online: Vec<WireMember> = Vec::new();
+    // A few at a time, for who is silent meanwhile loses its connection.
+    for names in names.chunks(JOIN_AT_ONCE) {
+        let joined = join_all(tracker, names);
+        names.iter().for_each(|user| accept(user));
+        online.extend(joined);
+        online.iter_mut().for_each(|member| drop(member.ask(Request::Ping)));
+    }
+    online
+}
+
 /// Users who have an account, are signed in, and ask to join.
-fn join_all(deployment: &Deployment, names: &[String]) -> Vec<WireMember> {
-    let address = deployment.tracker.address();
+fn join_all(tracker: SocketAddr, names: &[String]) -> Vec<WireMember> {
     let share = names.len().div_ceil(SIGN_IN_THREADS);
     let join = |names: &[String]| {
         let members = names.iter().map(|name| {
-            let mut member = WireMember::connect(address, 1).expect("the tracker accepts");
+            let mut member = WireMember::connect(tracker, 1).expect("the tracker accepts");
             member.sign_up(name, &password_of(name));
             member.join_group(GROUP);
             member
