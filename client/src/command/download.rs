@@ -137,9 +137,12 @@ impl Context {
     ) -> Result<(Vec<u8>, Info), CommandError> {
         let draft = &listing.draft;
         let invalid = |what: &str| CommandError::new(ErrorCode::InvalidMetainfo, format!("{}: {what}", draft.name));
-        let raw_info = match self.node.find_info(draft.info_hash).await? {
-            Some(raw_info) => raw_info,
-            None => self.read_info(listing, begun).await?,
+        let raw_info = if begun.len() as u64 == draft.info_length {
+            begun
+        } else if let Some(kept) = self.node.find_info(draft.info_hash).await? {
+            kept
+        } else {
+            self.read_info(listing, begun).await?
         };
         if InfoHash::of(&raw_info) != draft.info_hash {
             return Err(invalid("the metadata does not match the info-hash"));
