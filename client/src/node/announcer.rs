@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 use mini_torrent_common::control::{
-    ANNOUNCE_PAGE, Announcement, ListingId, PAGE_ROWS, RefusedAnnouncement, Request, Response,
+    ANNOUNCE_PAGE, Announcement, ListingId, PAGE_ROWS, PeerContact, RefusedAnnouncement, Request, Response,
 };
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::GroupId;
@@ -27,6 +27,10 @@ pub(super) enum Announce {
     Presence { announcements: Vec<Announcement>, accepted: Option<oneshot::Sender<usize>> },
     /// A download begins: its peers are to be found.
     Leech(ListingId),
+    /// The peers of these swarms are to be found again.
+    Watch(Vec<ListingId>),
+    /// They are not of use any more.
+    Unwatch(ListingId),
     /// A finished download becomes a lasting share, and is seeded.
     Seed(ListingId),
     /// A share ends. Told in the same queue, so that it cannot overtake its own beginning.
@@ -74,16 +78,25 @@ async fn tell(link: &Link, era: Era, announce: Announce, findings: &mpsc::Sender
             }
         }
         Announce::Leech(listing) => {
-            let peers = match link.request(Request::Leech { listing }).await {
-                Ok(Response::Peers(peers)) => Ok(peers),
-                Ok(other) => Err(CommandError::unexpected(other)),
-                Err(error) => Err(error),
-            };
+            let mut peers = ask_peers(link, Request::Leech { listing }).await;
+            if peers.as_ref().is_err_and(|error| error.code == ErrorCode::QuotaExceeded) {
+                // Who cannot be named to others can fetch all the same.
+                peers = ask_peers(link, Request::Watch { listing }).await;
+            }
             if peers.as_ref().is_err_and(is_passing) {
                 let _ = findings.send(Finding::Unheard).await;
             }
             let _ = findings.send(Finding::Watched(listing, peers)).await;
         }
+        Announce::Watch(listings) => {
+            let watching = listings.into_iter().map(async |listing| {
+                let peers = ask_peers(link, Request::Watch { listing }).await;
+                let _ = findings.send(Finding::Watched(listing, peers)).await;
+            });
+            join_all(watching).await;
+        }
+        // A tracker that is gone has forgotten it anyway.
+        Announce::Unwatch(listing) => drop(link.request(Request::Unwatch { listing }).await),
         Announce::Seed(listing) => {
             let found = match link.request(Request::Seed { listing }).await {
                 Ok(_) => Some(Finding::Registered(listing)),
@@ -119,6 +132,13 @@ async fn enter(link: &Link, era: Era, group: GroupId, mut after: u64, findings: 
             Some(last) => after = last,
             None => return,
         }
+    }
+}
+
+async fn ask_peers(link: &Link, request: Request) -> Result<Vec<PeerContact>, CommandError> {
+    match link.request(request).await? {
+        Response::Peers(peers) => Ok(peers),
+        other => Err(CommandError::unexpected(other)),
     }
 }
 

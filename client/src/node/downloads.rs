@@ -1,6 +1,6 @@
 //! The node's downloads: starting, watching, completing and ending them.
 
-use mini_torrent_common::control::{Announcement, ListingId, Presence, RefusedAnnouncement, Request, Response};
+use mini_torrent_common::control::{Announcement, ListingId, Presence, RefusedAnnouncement};
 use mini_torrent_common::error_code::ErrorCode;
 use mini_torrent_common::hash::InfoHash;
 use mini_torrent_common::metainfo::Info;
@@ -11,7 +11,7 @@ use tokio::task::{block_in_place, spawn_blocking};
 use super::announcer::Announce;
 use super::foreign::ForeignEntry;
 use super::owner::{Owner, ShareEntry, now_ms, state_error};
-use super::{Answer, BUFFER_BYTES, DownloadOrder, DownloadView, Finding, MIN_BUFFER_BYTES, is_running};
+use super::{Answer, BUFFER_BYTES, DownloadOrder, DownloadView, MIN_BUFFER_BYTES, is_running};
 use crate::disk::{Destination, FileStamp};
 use crate::error::CommandError;
 use crate::output::Notice;
@@ -69,7 +69,7 @@ impl Owner {
         self.start_torrent(&download, &order.raw_info, download.part_inode.is_some(), twin);
         let listing = download.file.listing;
         match self.is_seeding(listing) {
-            true => self.watch(listing),
+            true => self.announce(Announce::Watch(vec![listing])),
             false => self.announce(Announce::Leech(listing)),
         }
         self.change();
@@ -132,32 +132,12 @@ impl Owner {
     pub(super) fn watch_all(&mut self) {
         let running = self.downloads.values().filter(|download| is_running(download));
         let listings: Vec<_> = running.map(|download| download.file.listing).collect();
-        listings.into_iter().for_each(|listing| self.watch(listing));
-    }
-
-    fn watch(&mut self, listing: ListingId) {
-        let (link, findings) = (self.link.clone(), self.findings.clone());
-        self.tasks.spawn(async move {
-            let peers = match link.request(Request::Watch { listing }).await {
-                Ok(Response::Peers(peers)) => Ok(peers),
-                Ok(_) => return,
-                Err(error) => Err(error),
-            };
-            let _ = findings.send(Finding::Watched(listing, peers)).await;
-        });
-    }
-
-    fn unwatch(&mut self, listing: ListingId) {
-        let link = self.link.clone();
-        self.tasks.spawn(async move {
-            // A tracker that is gone has forgotten it anyway.
-            let _ = link.request(Request::Unwatch { listing }).await;
-        });
+        self.announce(Announce::Watch(listings));
     }
 
     /// A swarm cannot be watched: for good when the file or the membership is gone.
     pub(super) fn watch_failed(&mut self, listing: ListingId, error: &CommandError) {
-        if matches!(error.code, ErrorCode::NoSuchFile | ErrorCode::NotAMember) {
+        if matches!(error.code, ErrorCode::NoSuchFile | ErrorCode::NotAMember | ErrorCode::NoSuchGroup) {
             self.download_refused(RefusedAnnouncement { listing, code: error.code });
         }
     }
@@ -245,7 +225,7 @@ impl Owner {
         let presence = if self.is_seeding(listing) { Presence::Seeding } else { Presence::Gone };
         let announcements = vec![Announcement { listing, presence }];
         self.announce(Announce::Presence { announcements, accepted: None });
-        self.unwatch(listing);
+        self.announce(Announce::Unwatch(listing));
     }
 
     /// A finished download of this name, in the form of a share.

@@ -44,7 +44,6 @@ pub(super) struct Era {
 
 pub(super) struct Owner {
     pub(super) plan: NodePlan,
-    pub(super) link: Link,
     pub(super) output: Output,
     changed: watch::Sender<u64>,
     /// The deployment's key, once a tracker proved it.
@@ -92,10 +91,9 @@ impl Owner {
         let (announcer, queue) = mpsc::channel(MAILBOX);
         let mut tasks = JoinSet::new();
         let (era, eras) = watch::channel(Era::default());
-        tasks.spawn(announcer::run(link.clone(), queue, eras, findings.clone()));
+        tasks.spawn(announcer::run(link, queue, eras, findings.clone()));
         Self {
             plan,
-            link,
             output,
             changed,
             deployment: None,

@@ -87,7 +87,8 @@ impl Owner {
         let seeding = |listing| Announcement { listing, presence: Presence::Seeding };
         let leeching = |listing| Announcement { listing, presence: Presence::Leeching };
         let seeds = intact().map(|share| seeding(share.file.listing)).collect();
-        let unregistered: Vec<_> = intact().filter(|share| !share.registered).map(|share| share.file.listing).collect();
+        let kept = self.shares.values().filter(|entry| !entry.stale && !entry.ending).map(|entry| &entry.share);
+        let unregistered: Vec<_> = kept.filter(|share| !share.registered).map(|share| share.file.listing).collect();
         let running = self.downloads.values().filter(|download| is_running(download));
         let running = running.map(|download| download.file.listing);
         let leeches = running.filter(|listing| !self.is_seeding(*listing)).map(leeching).collect();
@@ -165,7 +166,7 @@ impl Owner {
     /// The tracker does not accept a share.
     pub(super) fn share_refused(&mut self, RefusedAnnouncement { listing, code }: RefusedAnnouncement) {
         let Some(entry) = self.shares.get(&listing) else { return };
-        if code == ErrorCode::NotSharing && !entry.share.registered {
+        if code == ErrorCode::NotSharing && !entry.share.registered && !entry.ending {
             return self.announce(Announce::Seed(listing));
         }
         let (group, file, expected) = (entry.share.file.group.clone(), entry.share.file.name.clone(), entry.ending);

@@ -20,7 +20,7 @@ use tokio::net::tcp::OwnedWriteHalf;
 use tokio::time::{Sleep, sleep};
 
 use super::PeerWriter;
-use super::send_window::SendWindow;
+use super::send_window::{Progress, SendWindow};
 
 /// What keeps a connection fast on a way that loses packets, where the system has it and lets us choose it.
 const FOR_LOSSES: &str = "bbr";
@@ -48,14 +48,17 @@ const MAX_TUNED: &str = "/proc/sys/net/ipv4/tcp_wmem";
 /// Which controls anybody may choose.
 const ALLOWED_CONTROLS: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
 
-/// `struct tcp_info` of Linux up to `tcpi_bytes_acked`, which every kernel in use has, in words (tcp(7)).
-type InfoWords = [u32; 32];
+/// `struct tcp_info` of Linux up to `tcpi_min_rtt`, which every kernel has that has what else we need (4.6), in words
+/// (tcp(7)).
+type InfoWords = [u32; 38];
 /// The smoothed round trip, in microseconds.
 const RTT_WORD: usize = offset_of!(libc::tcp_info, tcpi_rtt) / size_of::<u32>();
 /// Segments that were sent again.
 const RETRANSMITTED_WORD: usize = offset_of!(libc::tcp_info, tcpi_total_retrans) / size_of::<u32>();
 /// How many bytes were acknowledged, in two words; the library does not name it. Two numbers of 64 bits come before.
 const ACKED_WORD: usize = RETRANSMITTED_WORD + 5;
+/// The least round trip of the last five minutes, in microseconds (`tcp_min_rtt_wlen`): the last word.
+const LEAST_RTT_WORD: usize = RETRANSMITTED_WORD + 12;
 
 sockopt_impl!(
     /// The state of a TCP connection.
@@ -81,6 +84,8 @@ struct Look {
     n_retransmitted: u32,
     /// Bytes that were acknowledged.
     acked: u64,
+    /// The least delay of the last minutes.
+    least_rtt_us: u32,
 }
 
 /// What the looks at a connection have found.
@@ -128,6 +133,8 @@ pub(super) struct WriteHalf {
     written_since_look: usize,
     /// Until more may be acknowledged.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Pauses in a row in which nothing was.
+    n_vain: u32,
 }
 
 impl WriteHalf {
@@ -149,6 +156,7 @@ impl WriteHalf {
             rtt_us,
             written_since_look: 0,
             pause: None,
+            n_vain: 0,
         }
     }
 
@@ -170,8 +178,8 @@ impl WriteHalf {
             self.losses = None;
             self.window.lift();
         } else {
-            let least_rtt_us = losses.least_rtt_us;
-            self.window.judge(look.rtt_us, least_rtt_us, self.unacked());
+            let Look { rtt_us, least_rtt_us, acked, .. } = look;
+            self.window.judge(Progress { written: self.written, acked, rtt_us, least_rtt_us });
         }
     }
 
@@ -180,9 +188,12 @@ impl WriteHalf {
         self.losses.as_ref()?;
         let look = look_at(&self.socket);
         match look {
-            Some(look) => (self.acked, self.rtt_us) = (look.acked, look.rtt_us),
-            // What is not known is no reason to wait.
-            None => self.window.lift(),
+            Some(look) if look.acked > 0 => {
+                self.n_vain = if look.acked == self.acked { self.n_vain + 1 } else { 0 };
+                (self.acked, self.rtt_us) = (look.acked, look.rtt_us);
+            }
+            // What the system does not count is no reason to wait.
+            _ => self.window.lift(),
         }
         look
     }
@@ -201,8 +212,9 @@ impl WriteHalf {
             if let Some(room) = self.window.room(self.unacked()) {
                 return Poll::Ready(room);
             }
+            self.window.was_full();
             let (least, most) = PAUSES_US;
-            let pause_us = (self.rtt_us / 4).clamp(least, most);
+            let pause_us = (self.rtt_us / 4).max(least).saturating_mul(1 << self.n_vain.min(6)).min(most);
             self.pause = Some(Box::pin(sleep(Duration::from_micros(pause_us.into()))));
         }
     }
@@ -242,6 +254,7 @@ fn look_at(socket: &OwnedWriteHalf) -> Option<Look> {
         rtt_us: words[RTT_WORD],
         n_retransmitted: words[RETRANSMITTED_WORD],
         acked: number_at(&words, ACKED_WORD),
+        least_rtt_us: words[LEAST_RTT_WORD],
     };
     (look.rtt_us > 0).then_some(look)
 }
@@ -287,7 +300,8 @@ mod tests {
 
     /// Takes in looks of (delay in milliseconds, segments sent again so far) until the way is held to lose packets.
     fn judge(looks: &[(u32, u32)]) -> bool {
-        let look = |&(rtt_ms, n_retransmitted)| Look { rtt_us: rtt_ms * 1000, n_retransmitted, acked: 0 };
+        let look =
+            |&(rtt_ms, n_retransmitted)| Look { rtt_us: rtt_ms * 1000, n_retransmitted, acked: 0, least_rtt_us: 0 };
         let mut looks = looks.iter().map(look);
         let mut losses = Losses::default();
         looks.any(|look| losses.is_the_way(look))
@@ -353,5 +367,6 @@ mod tests {
         assert!((1..10_000_000).contains(&look.rtt_us), "{look:?}");
         // The end counts as one.
         assert_eq!(look.acked, writer.written + 1);
+        assert!((1..=look.rtt_us.max(10_000)).contains(&look.least_rtt_us), "{look:?}");
     }
 }

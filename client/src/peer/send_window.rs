@@ -3,7 +3,9 @@
 //! Left to itself, TCP fills the queue before a slow uplink until packets are dropped. Everything waits in that queue, and
 //! whoever connects while it is full loses packets at once and gets little for seconds: one of eight leechers got half of
 //! what a seeder sent, two next to nothing. So a connection has little on its way at first, more for as long as that is
-//! not delayed, and less while it is, as LEDBAT has it (RFC 6817). It never has so little that the others could starve it.
+//! not delayed, and less while it is (the idea of LEDBAT, RFC 6817). Once in a round trip is enough for each, for only
+//! then is seen what it brought. Where even the least does not bring the delay down, the queue is somebody else's, the
+//! peer's own uplink perhaps, and there is no limit for a while.
 
 /// What may be unacknowledged at first, in bytes.
 const FIRST: u64 = 256 * 1024;
@@ -15,6 +17,23 @@ const MOST: u64 = 4 << 20;
 const LONG_QUEUE_US: u32 = 40_000;
 /// What waits for less than this does not wait, in microseconds.
 const SHORT_QUEUE_US: u32 = 10_000;
+/// After so many round trips with the least on its way and a long queue all the same, the queue is not ours.
+const FUTILE_ROUNDS: u32 = 4;
+/// After that there is no limit for so many bytes.
+const FREE_BYTES: u64 = 64 << 20;
+
+/// What was found out about a connection.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    /// Bytes that were written since it began.
+    pub(super) written: u64,
+    /// Of these, those that are acknowledged.
+    pub(super) acked: u64,
+    /// The delay of late, in microseconds.
+    pub(super) rtt_us: u32,
+    /// The least delay of the last minutes.
+    pub(super) least_rtt_us: u32,
+}
 
 /// The limit of what is on its way on one connection.
 #[derive(Debug)]
@@ -23,38 +42,64 @@ pub(super) struct SendWindow {
     limit: Option<u64>,
     /// Whether more would have been sent since the last judgement.
     was_full: bool,
+    /// The limit stays until so much is acknowledged.
+    stands_until: u64,
+    n_futile: u32,
 }
 
 impl SendWindow {
     pub(super) fn new() -> Self {
-        Self { limit: Some(FIRST), was_full: false }
+        Self { limit: Some(FIRST), was_full: false, stands_until: 0, n_futile: 0 }
     }
 
     /// How many bytes may follow those that are not acknowledged yet; none until a quarter of the window is free, for
     /// every write is work.
-    pub(super) fn room(&mut self, unacked: u64) -> Option<usize> {
+    pub(super) fn room(&self, unacked: u64) -> Option<usize> {
         let Some(limit) = self.limit else { return Some(usize::MAX) };
         let room = limit.saturating_sub(unacked);
-        let is_worth_it = room >= limit / 4;
-        self.was_full |= !is_worth_it;
-        is_worth_it.then(|| usize::try_from(room).unwrap_or(usize::MAX))
+        (room >= limit / 4).then(|| usize::try_from(room).unwrap_or(usize::MAX))
     }
 
-    /// Sets the limit by the delay of late and the least one that was seen, in microseconds.
-    pub(super) fn judge(&mut self, rtt_us: u32, least_rtt_us: u32, unacked: u64) {
+    /// There was no room, by what the system says just now.
+    pub(super) fn was_full(&mut self) {
+        self.was_full = true;
+    }
+
+    /// Sets the limit by what is known; at most once in a round trip.
+    pub(super) fn judge(&mut self, progress: Progress) {
+        let Progress { written, acked, rtt_us, least_rtt_us } = progress;
+        if acked < self.stands_until {
+            return;
+        }
         let queue_us = rtt_us.saturating_sub(least_rtt_us);
-        self.limit = match self.limit {
+        let limit = match self.limit {
             // As much as would wait half as long.
             None if queue_us > LONG_QUEUE_US => {
                 let wanted_us = u64::from(least_rtt_us) + u64::from(LONG_QUEUE_US / 2);
+                let unacked = written.saturating_sub(acked);
                 Some((unacked.saturating_mul(wanted_us) / u64::from(rtt_us)).max(LEAST))
             }
-            Some(limit) if queue_us > LONG_QUEUE_US => Some((limit - limit / 8).max(LEAST)),
+            Some(LEAST) if queue_us > LONG_QUEUE_US => {
+                self.n_futile += 1;
+                if self.n_futile >= FUTILE_ROUNDS {
+                    *self = Self { limit: None, stands_until: acked.saturating_add(FREE_BYTES), ..Self::new() };
+                    return;
+                }
+                self.limit
+            }
+            Some(limit) if queue_us > LONG_QUEUE_US => Some((limit - limit / 4).max(LEAST)),
             Some(limit) if queue_us < SHORT_QUEUE_US && self.was_full => {
-                Some(limit + limit / 4).filter(|limit| *limit < MOST)
+                Some(limit + limit / 2).filter(|limit| *limit < MOST)
             }
             unchanged => unchanged,
         };
+        if queue_us <= LONG_QUEUE_US {
+            self.n_futile = 0;
+        }
+        if limit != self.limit || self.n_futile > 0 {
+            self.stands_until = written;
+        }
+        self.limit = limit;
         self.was_full = false;
     }
 
@@ -71,36 +116,78 @@ mod tests {
     const NEAR_US: u32 = 20_000;
     const DELAYED_US: u32 = 120_000;
 
-    /// Fills the window and judges it, so many times.
-    fn judged(window: &mut SendWindow, rtt_us: u32, n: usize) {
-        for _ in 0..n {
-            let full = window.limit.unwrap_or(MOST);
-            let _ = window.room(full);
-            window.judge(rtt_us, NEAR_US, full);
+    /// A connection that always has more to send.
+    struct Sender {
+        window: SendWindow,
+        written: u64,
+    }
+
+    impl Sender {
+        fn new() -> Self {
+            Self { window: SendWindow::new(), written: 0 }
+        }
+
+        /// So many round trips, in each of which the window is filled, acknowledged and judged.
+        fn go_round(&mut self, rtt_us: u32, n: usize) {
+            for _ in 0..n {
+                let acked = self.written;
+                self.written += self.window.limit.unwrap_or(MOST);
+                self.window.was_full();
+                self.window.judge(Progress { written: self.written, acked, rtt_us, least_rtt_us: NEAR_US });
+            }
         }
     }
 
     #[test]
     fn the_window_opens_where_nothing_waits_and_only_if_it_is_used() {
-        let mut window = SendWindow::new();
-        assert_eq!(window.room(0), Some(256 * 1024));
-        window.judge(NEAR_US, NEAR_US, 0);
-        assert_eq!(window.limit, Some(FIRST), "nobody wanted more");
-        judged(&mut window, NEAR_US, 13);
-        assert_eq!(window.room(u64::MAX), Some(usize::MAX), "on a free way there is no limit soon");
+        let mut sender = Sender::new();
+        assert_eq!(sender.window.room(0), Some(256 * 1024));
+        sender.window.judge(Progress { written: 1, acked: 1, rtt_us: NEAR_US, least_rtt_us: NEAR_US });
+        assert_eq!(sender.window.limit, Some(FIRST), "nobody wanted more");
+        sender.go_round(NEAR_US, 7);
+        assert_eq!(sender.window.room(u64::MAX), Some(usize::MAX), "on a free way there is no limit soon");
     }
 
     #[test]
     fn a_queue_closes_the_window_but_not_entirely() {
-        let mut window = SendWindow::new();
-        judged(&mut window, DELAYED_US, 100);
-        assert_eq!(window.limit, Some(LEAST));
-        judged(&mut window, NEAR_US + LONG_QUEUE_US / 2, 100);
-        assert_eq!(window.limit, Some(LEAST), "neither long nor short");
-        judged(&mut window, NEAR_US, 100);
-        assert_eq!(window.limit, None);
-        window.judge(DELAYED_US, NEAR_US, 3 << 20);
-        assert_eq!(window.limit, Some(1 << 20), "2 MiB of the three wait; half of the longest queue may");
+        let mut sender = Sender::new();
+        sender.go_round(DELAYED_US, 3);
+        assert_eq!(sender.window.limit, Some(LEAST));
+        sender.go_round(NEAR_US + LONG_QUEUE_US / 2, 100);
+        assert_eq!(sender.window.limit, Some(LEAST), "neither long nor short");
+        sender.go_round(NEAR_US, 100);
+        assert_eq!(sender.window.limit, None);
+        let acked = sender.written;
+        let written = acked + (3 << 20);
+        sender.window.judge(Progress { written, acked, rtt_us: DELAYED_US, least_rtt_us: NEAR_US });
+        assert_eq!(sender.window.limit, Some(1 << 20), "2 MiB of the three wait; half of the longest queue may");
+    }
+
+    /// What is seen within a round trip is what was done before it.
+    #[test]
+    fn many_looks_in_one_round_trip_count_once() {
+        let mut window = SendWindow { limit: Some(3 << 20), ..SendWindow::new() };
+        for acked in 0..20 {
+            window.judge(Progress { written: 1 << 20, acked, rtt_us: DELAYED_US, least_rtt_us: NEAR_US });
+        }
+        assert_eq!(window.limit, Some((3 << 20) / 4 * 3));
+    }
+
+    /// As where a peer's own slow uplink holds up its acknowledgments.
+    #[test]
+    fn a_queue_that_the_least_does_not_shorten_is_not_ours() {
+        let mut sender = Sender::new();
+        while sender.window.limit.is_some() {
+            sender.go_round(DELAYED_US, 1);
+        }
+        assert!(sender.written < 2 << 20, "soon found out: {}", sender.written);
+        let free_from = sender.written;
+        sender.go_round(DELAYED_US, 10);
+        assert_eq!(sender.window.limit, None, "for a while");
+        while sender.window.limit.is_none() {
+            sender.go_round(DELAYED_US, 1);
+        }
+        assert!(sender.written - free_from < 2 * FREE_BYTES, "and not for ever");
     }
 
     #[test]
@@ -115,10 +202,12 @@ mod tests {
 
     #[test]
     fn any_numbers_are_survived() {
-        for (rtt_us, least_us) in [(0, 0), (0, u32::MAX), (u32::MAX, 0), (u32::MAX, u32::MAX)] {
-            let mut window = SendWindow { limit: None, was_full: true };
-            window.judge(rtt_us, least_us, u64::MAX);
-            assert!(window.room(0).is_some());
+        for (rtt_us, least_rtt_us) in [(0, 0), (0, u32::MAX), (u32::MAX, 0), (u32::MAX, u32::MAX)] {
+            for (written, acked) in [(u64::MAX, 0), (0, u64::MAX), (u64::MAX, u64::MAX)] {
+                let mut window = SendWindow { limit: None, was_full: true, ..SendWindow::new() };
+                window.judge(Progress { written, acked, rtt_us, least_rtt_us });
+                assert!(window.room(0).is_some());
+            }
         }
     }
 }

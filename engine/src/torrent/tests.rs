@@ -304,6 +304,16 @@ fn itself_and_strangers_beyond_the_limit_are_refused() {
 }
 
 #[test]
+fn with_enough_connections_nobody_is_dialled_but_others_may_come() {
+    let mut bench = Bench::new(10, false, Limits { connections_dialling: 1, ..Limits::default() });
+    assert_eq!(close_reason(bench.connect(1)), None);
+    let candidate = Candidate { key: key(2), address: ([10, 0, 0, 2], 1).into(), dial_as_seeder: false };
+    let found = bench.handle(Event::PeersFound(vec![candidate]));
+    assert!(!found.iter().any(|action| matches!(action, Action::Dial(_))), "{found:?}");
+    assert_eq!(close_reason(bench.connect(3)), None);
+}
+
+#[test]
 fn who_is_not_admitted_any_more_is_dropped_and_not_dialled_before_it_is_named_again() {
     let mut bench = Bench::new(10, false, Limits::default());
     let candidate = Candidate { key: key(1), address: ([10, 0, 0, 1], 1).into(), dial_as_seeder: false };

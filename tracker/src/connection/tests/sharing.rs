@@ -190,6 +190,17 @@ async fn a_download_is_three_requests() {
     assert!(matches!(bob.peers_event().await, Event::Peers { left, .. } if left.len() == 1), "the swarm is watched");
 
     bob.done(Request::Seed { listing }).await;
+    let other = olga.list("lab", "b.bin", 5).await.unwrap();
+    bob.call(Request::Watch { listing: other }).await.unwrap();
+    for listing in [listing, other] {
+        olga.call(announce(listing, Presence::Seeding)).await.unwrap();
+    }
+    let event = bob.peers_event().await;
+    assert!(
+        matches!(event, Event::Peers { listing, .. } if listing == other),
+        "what is fetched is not watched: {event:?}"
+    );
+    olga.call(announce(listing, Presence::Gone)).await.unwrap();
     let Ok(Response::File(found)) = olga.call(find("a.bin")).await else { panic!() };
     assert_eq!((found.n_seeders, found.n_leechers), (1, 0));
     bob.done(Request::Seed { listing }).await;
