@@ -4,21 +4,22 @@
 //! whoever connects while it is full loses packets at once and gets little for seconds: one of eight leechers got half of
 //! what a seeder sent, two next to nothing. So a connection has little on its way at first, more for as long as that is
 //! not delayed, and less while it is (the idea of LEDBAT, RFC 6817). Once in a round trip is enough for each, for only
-//! then is seen what it brought. Where even the least does not bring the delay down, the queue is somebody else's, the
-//! peer's own uplink perhaps, and there is no limit for a while.
+//! then is seen what it brought. Where even the least waits very long, the queue is somebody else's, the peer's own uplink
+//! perhaps, and there is no limit for a while.
 
-/// What may be unacknowledged at first, in bytes.
-const FIRST: u64 = 256 * 1024;
-/// The least that delay brings it down to: eight such connections keep an uplink of 20 MB/s busy behind a delay of 50 ms.
-const LEAST: u64 = 128 * 1024;
+/// What may be unacknowledged at first, and the least that delay brings it down to, in bytes. Six such connections keep an
+/// uplink of 20 MB/s busy with a round trip of 75 ms, of which much is waiting in the uplinks of those whom we serve.
+const LEAST: u64 = 256 * 1024;
 /// From here on there is no limit; the system has its own.
 const MOST: u64 = 4 << 20;
 /// What waits for longer waits in a long queue, in microseconds.
 const LONG_QUEUE_US: u32 = 40_000;
 /// What waits for less than this does not wait, in microseconds.
 const SHORT_QUEUE_US: u32 = 10_000;
-/// After so many round trips with the least on its way and a long queue all the same, the queue is not ours.
+/// After so many round trips with the least on its way and a delay of so many microseconds all the same, the queue is not
+/// ours. Shorter ones may well be: acknowledgments wait in the uplinks of those whom we serve.
 const FUTILE_ROUNDS: u32 = 4;
+const FUTILE_QUEUE_US: u32 = 250_000;
 /// After that there is no limit for so many bytes.
 const FREE_BYTES: u64 = 64 << 20;
 
@@ -42,6 +43,8 @@ pub(super) struct SendWindow {
     limit: Option<u64>,
     /// Whether more would have been sent since the last judgement.
     was_full: bool,
+    /// Whether there was a long queue since it began: from then on it opens slowly.
+    had_queue: bool,
     /// The limit stays until so much is acknowledged.
     stands_until: u64,
     n_futile: u32,
@@ -49,7 +52,7 @@ pub(super) struct SendWindow {
 
 impl SendWindow {
     pub(super) fn new() -> Self {
-        Self { limit: Some(FIRST), was_full: false, stands_until: 0, n_futile: 0 }
+        Self { limit: Some(LEAST), was_full: false, had_queue: false, stands_until: 0, n_futile: 0 }
     }
 
     /// How many bytes may follow those that are not acknowledged yet; none until a quarter of the window is free, for
@@ -79,7 +82,7 @@ impl SendWindow {
                 let unacked = written.saturating_sub(acked);
                 Some((unacked.saturating_mul(wanted_us) / u64::from(rtt_us)).max(LEAST))
             }
-            Some(LEAST) if queue_us > LONG_QUEUE_US => {
+            Some(LEAST) if queue_us > FUTILE_QUEUE_US => {
                 self.n_futile += 1;
                 if self.n_futile >= FUTILE_ROUNDS {
                     *self = Self { limit: None, stands_until: acked.saturating_add(FREE_BYTES), ..Self::new() };
@@ -89,11 +92,13 @@ impl SendWindow {
             }
             Some(limit) if queue_us > LONG_QUEUE_US => Some((limit - limit / 4).max(LEAST)),
             Some(limit) if queue_us < SHORT_QUEUE_US && self.was_full => {
-                Some(limit + limit / 2).filter(|limit| *limit < MOST)
+                let more = if self.had_queue { limit / 8 } else { limit / 2 };
+                Some(limit + more).filter(|limit| *limit < MOST)
             }
             unchanged => unchanged,
         };
-        if queue_us <= LONG_QUEUE_US {
+        self.had_queue |= queue_us > LONG_QUEUE_US;
+        if queue_us <= FUTILE_QUEUE_US {
             self.n_futile = 0;
         }
         if limit != self.limit || self.n_futile > 0 {
@@ -115,6 +120,7 @@ mod tests {
 
     const NEAR_US: u32 = 20_000;
     const DELAYED_US: u32 = 120_000;
+    const HELD_UP_US: u32 = 2_000_000;
 
     /// A connection that always has more to send.
     struct Sender {
@@ -143,7 +149,7 @@ mod tests {
         let mut sender = Sender::new();
         assert_eq!(sender.window.room(0), Some(256 * 1024));
         sender.window.judge(Progress { written: 1, acked: 1, rtt_us: NEAR_US, least_rtt_us: NEAR_US });
-        assert_eq!(sender.window.limit, Some(FIRST), "nobody wanted more");
+        assert_eq!(sender.window.limit, Some(LEAST), "nobody wanted more");
         sender.go_round(NEAR_US, 7);
         assert_eq!(sender.window.room(u64::MAX), Some(usize::MAX), "on a free way there is no limit soon");
     }
@@ -151,7 +157,9 @@ mod tests {
     #[test]
     fn a_queue_closes_the_window_but_not_entirely() {
         let mut sender = Sender::new();
-        sender.go_round(DELAYED_US, 3);
+        sender.go_round(NEAR_US, 3);
+        assert!(sender.window.limit > Some(3 * LEAST));
+        sender.go_round(DELAYED_US, 5);
         assert_eq!(sender.window.limit, Some(LEAST));
         sender.go_round(NEAR_US + LONG_QUEUE_US / 2, 100);
         assert_eq!(sender.window.limit, Some(LEAST), "neither long nor short");
@@ -178,14 +186,14 @@ mod tests {
     fn a_queue_that_the_least_does_not_shorten_is_not_ours() {
         let mut sender = Sender::new();
         while sender.window.limit.is_some() {
-            sender.go_round(DELAYED_US, 1);
+            sender.go_round(HELD_UP_US, 1);
         }
         assert!(sender.written < 2 << 20, "soon found out: {}", sender.written);
         let free_from = sender.written;
-        sender.go_round(DELAYED_US, 10);
+        sender.go_round(HELD_UP_US, 10);
         assert_eq!(sender.window.limit, None, "for a while");
         while sender.window.limit.is_none() {
-            sender.go_round(DELAYED_US, 1);
+            sender.go_round(HELD_UP_US, 1);
         }
         assert!(sender.written - free_from < 2 * FREE_BYTES, "and not for ever");
     }
@@ -193,8 +201,8 @@ mod tests {
     #[test]
     fn room_is_told_once_it_is_worth_a_write() {
         let mut window = SendWindow::new();
-        assert_eq!(window.room(FIRST - FIRST / 4), Some(64 * 1024));
-        assert_eq!(window.room(FIRST - FIRST / 4 + 1), None);
+        assert_eq!(window.room(LEAST - LEAST / 4), Some(64 * 1024));
+        assert_eq!(window.room(LEAST - LEAST / 4 + 1), None);
         assert_eq!(window.room(u64::MAX), None);
         window.lift();
         assert_eq!(window.room(u64::MAX), Some(usize::MAX));
