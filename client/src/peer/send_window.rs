@@ -8,8 +8,8 @@
 //! perhaps, and there is no limit for a while.
 
 /// What may be unacknowledged at first, and the least that delay brings it down to, in bytes. Six such connections keep an
-/// uplink of 20 MB/s busy with a round trip of 75 ms, of which much is waiting in the uplinks of those whom we serve.
-const LEAST: u64 = 256 * 1024;
+/// uplink of 20 MB/s busy with a round trip of 110 ms, of which much is waiting in the uplinks of those whom we serve.
+const LEAST: u64 = 384 * 1024;
 /// From here on there is no limit; the system has its own.
 const MOST: u64 = 4 << 20;
 /// What waits for longer waits in a long queue, in microseconds.
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn the_window_opens_where_nothing_waits_and_only_if_it_is_used() {
         let mut sender = Sender::new();
-        assert_eq!(sender.window.room(0), Some(256 * 1024));
+        assert_eq!(sender.window.room(0), Some(384 * 1024));
         sender.window.judge(Progress { written: 1, acked: 1, rtt_us: NEAR_US, least_rtt_us: NEAR_US });
         assert_eq!(sender.window.limit, Some(LEAST), "nobody wanted more");
         sender.go_round(NEAR_US, 7);
@@ -201,7 +201,7 @@ mod tests {
     #[test]
     fn room_is_told_once_it_is_worth_a_write() {
         let mut window = SendWindow::new();
-        assert_eq!(window.room(LEAST - LEAST / 4), Some(64 * 1024));
+        assert_eq!(window.room(LEAST - LEAST / 4), Some(96 * 1024));
         assert_eq!(window.room(LEAST - LEAST / 4 + 1), None);
         assert_eq!(window.room(u64::MAX), None);
         window.lift();
