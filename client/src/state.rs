@@ -160,15 +160,11 @@ impl State {
 
     /// Pins the deployment's key for all these addresses.
     pub(crate) fn set_pin(&mut self, addresses: &[String], pin: Fingerprint) -> Result<(), StateError> {
-        let transaction = self.connection.transaction()?;
-        for address in addresses {
-            transaction.execute(
-                "INSERT INTO pins (address, deployment) VALUES (?1, ?2)
-                 ON CONFLICT (address) DO UPDATE SET deployment = excluded.deployment",
-                params![address, pin.0.as_bytes()],
-            )?;
-        }
-        Ok(transaction.commit()?)
+        let statement = "INSERT INTO pins (address, deployment) VALUES (?1, ?2)
+             ON CONFLICT (address) DO UPDATE SET deployment = excluded.deployment";
+        self.in_transaction(|state| {
+            addresses.iter().try_for_each(|address| state.change(statement, params![address, pin.0.as_bytes()]))
+        })
     }
 
     /// Keeps a raw `info` dictionary.

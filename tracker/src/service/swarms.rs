@@ -25,17 +25,29 @@ impl Service {
             return Err(Refused::Usage("too many announcements in one message"));
         }
         let named: Vec<_> = batch.iter().filter(|one| one.presence != Has::Gone).map(|one| one.listing).collect();
-        for _ in 0..MAX_ATTEMPTS {
-            let generation = self.presence.generation();
+        let named = &named;
+        self.until_taken(|generation| async move {
             let facts = match named.is_empty() {
                 true => Vec::new(),
                 false => self.store.sharing(caller.user, named.clone()).await?,
             };
             let facts = facts.into_iter().map(|facts| (facts.listing, facts)).collect();
             let (accepted, refused) = self.judge(batch, &facts);
-            match self.presence.announce(caller.connection, caller.user, generation, &accepted) {
-                Ok(()) => return Ok(refused),
-                Err(NotTaken::Outdated) => continue,
+            let taken = self.presence.announce(caller.connection, caller.user, generation, &accepted);
+            Ok(taken.map(|()| refused))
+        })
+        .await
+    }
+
+    /// Reads facts and lets them take effect, until nothing was removed in between.
+    async fn until_taken<T, A>(&self, attempt: impl Fn(Generation) -> A) -> Result<T>
+    where
+        A: Future<Output = Result<std::result::Result<T, NotTaken>>>,
+    {
+        for _ in 0..MAX_ATTEMPTS {
+            match attempt(self.presence.generation()).await? {
+                Ok(value) => return Ok(value),
+                Err(NotTaken::Outdated) => {}
                 Err(not_taken) => return Err(refusal(not_taken)),
             }
         }
@@ -76,16 +88,11 @@ impl Service {
     /// # Errors
     /// `no_such_file`, `not_a_member`, `not_logged_in`, `quota_exceeded`.
     pub(crate) async fn watch(&self, caller: &Caller, listing: ListingId) -> Result<Vec<PeerContact>> {
-        for _ in 0..MAX_ATTEMPTS {
-            let generation = self.presence.generation();
+        self.until_taken(|generation| async move {
             let facts = self.listing_for(Operation::ReadFiles, caller, listing).await?;
-            match self.presence.watch(caller.connection, caller.user, generation, listing, facts.group) {
-                Ok(peers) => return Ok(peers),
-                Err(NotTaken::Outdated) => continue,
-                Err(not_taken) => return Err(refusal(not_taken)),
-            }
-        }
-        Err(Refused::StoreUnavailable)
+            Ok(self.presence.watch(caller.connection, caller.user, generation, listing, facts.group))
+        })
+        .await
     }
 
     /// Begins to fetch a file: takes part in its swarm and hears of its peers from now on.
@@ -118,18 +125,14 @@ impl Service {
         complete: bool,
         also: impl Fn(Generation, GroupId) -> std::result::Result<T, NotTaken>,
     ) -> Result<T> {
-        for _ in 0..MAX_ATTEMPTS {
-            let generation = self.presence.generation();
+        let also = &also;
+        self.until_taken(|generation| async move {
             let facts = self.store.sharing(caller.user, vec![listing]).await?.pop().ok_or(Refused::NoSuchFile)?;
             let announced = self.judge_one(Some(&facts), complete)?;
             let taken = self.presence.announce(caller.connection, caller.user, generation, &[announced]);
-            match taken.and_then(|()| also(generation, facts.group)) {
-                Ok(value) => return Ok(value),
-                Err(NotTaken::Outdated) => continue,
-                Err(not_taken) => return Err(refusal(not_taken)),
-            }
-        }
-        Err(Refused::StoreUnavailable)
+            Ok(taken.and_then(|()| also(generation, facts.group)))
+        })
+        .await
     }
 
     /// No more changes of this swarm.
